@@ -1,0 +1,581 @@
+"""Every limit and setting of a node: one frozen Struct for each section, checked as a whole.
+
+Why: a limit that lives in one place has a name, a unit and a reason, and relations between limits can be refused at
+start-up instead of being met at night.
+Invariants: no value means "unlimited"; units are last in the names; `check` has passed for every NodeConfig a process
+runs with; the effective configuration survives a round trip through JSON unchanged.
+Not here: where values come from and which source wins (nokv.node.settings), the cluster's shape (nokv.topology).
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct, field
+
+from nokv.proto.frame import FRAME_BYTES_MAX, HEADER_BYTES
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+KEY_BYTES_FORMAT_MAX: Final = 400
+"""LMDB keys hold 511 bytes; 400 user bytes become 459 in memcomparable form, plus 8 of timestamp."""
+
+WORKERS_MAX: Final = 256
+"""Far above any machine's useful count; catches a typing error before it spawns processes."""
+
+ENVELOPE_BYTES: Final = 64 * KIB
+"""Allowance for headers, origins and ids around a payload; generous, so that nobody has to count exactly."""
+
+IPC_PATH_BYTES_MAX: Final = 107
+"""sun_path has 108 bytes and libzmq keeps the terminating zero."""
+
+LINK_NAME: Final = "link.ipc"
+"""The router's link socket inside the run directory."""
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("auto", "text", "json")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be run with. `path` is dotted, e.g. "raft.election_ticks"; "" when it is the whole."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}" if path else reason)
+        self.path = path
+        self.reason = reason
+
+
+class NodeSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who this node is and where it lives."""
+
+    store_id: int = 1
+    """Durable identity in the cluster, > 0. The data directory remembers it and refuses another."""
+    workers: int = 0
+    """Shard workers; 0 = one for each usable core (affinity mask and cgroup quota counted)."""
+    data_dir: str = "nokv-data"
+    """Everything durable. Made if missing; locked while the node runs."""
+    run_dir: str = ""
+    """Sockets, pid file, effective configuration; mode 0700, short path. "" = chosen by the supervisor."""
+    topology: str = ""
+    """Path of the cluster's topology file (nokv.topology); "" = a cluster of this one store."""
+    pin: str = "auto"
+    """auto: worker i gets a core of its own when there are enough; none; or a list such as 0-3,6."""
+    drain_timeout_s: float = 25.0
+    """From SIGTERM to SIGKILL, seconds. Kubernetes grants 30."""
+
+
+class ListenSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Addresses, "host:port" with an IPv4 host or a name; loopback unless CURVE keys guard the planes."""
+
+    client: str = "127.0.0.1:6658"
+    """Client plane. 6658 spells NOKV on a phone pad."""
+    peer: str = "127.0.0.1:6659"
+    """Peer plane: Raft and control traffic of other stores."""
+    advertise_client: str = ""
+    """How clients reach the client plane; "" = as bound."""
+    advertise_peer: str = ""
+    """How other stores reach the peer plane; "" = as bound."""
+    insecure_bind: bool = False
+    """Allow a bind outside loopback without CURVE. Whoever reaches the port then owns the data."""
+
+
+class RaftSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """The Raft core and the worker's turn around it. Ticks are logical."""
+
+    tick_ms: int = 100
+    """Length of a tick, milliseconds."""
+    election_ticks: int = 10
+    """Silence after which a follower campaigns (randomised up to twice this)."""
+    heartbeat_ticks: int = 2
+    """Distance of a leader's heartbeats; with 10 election ticks, four may be lost in a row."""
+    lease_drift_ms: int = 100
+    """Clock drift and scheduling slack taken off the leader lease: lease = election timeout - this."""
+    max_message_bytes: int = MIB
+    """Entries of one append message; keeps a slow follower's catch-up interruptible. One larger entry goes alone."""
+    max_inflight: int = 256
+    """Unacknowledged append messages to one follower."""
+    max_committed_bytes: int = 8 * MIB
+    """Committed entries one region may hand to apply in one turn; bounds the pause it causes to others."""
+    uncommitted_bytes: int = 64 * MIB
+    """Proposed but uncommitted bytes of one leader; above it proposals are refused as busy."""
+    log_retain_entries: int = 4096
+    """Applied entries kept for followers that lag a little, so that they need no snapshot."""
+    log_retain_bytes: int = 64 * MIB
+    """As above in bytes; the smaller of the two decides."""
+    hibernate_ticks: int = 30
+    """Quiet ticks after which an idle group stops ticking; 0 = never."""
+    peer_message_bytes_max: int = 8 * MIB
+    """One coalesced message to another store; what is over goes into a further message of the same turn."""
+    peer_queue_bytes_max: int = 32 * MIB
+    """Outgoing bytes waiting for one store that does not read; then they are dropped and counted, Raft repeats."""
+
+
+class StorageSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Log and LMDB of one worker (and of the manifest)."""
+
+    sync: bool = True
+    """fdatasync before an acknowledgement. False loses acknowledged writes when the machine stops: tests only."""
+    segment_bytes: int = 64 * MIB
+    """One log segment; what compaction frees at a time."""
+    checkpoint_bytes: int = 8 * MIB
+    """Dirty bytes in the open LMDB transaction that start a checkpoint."""
+    checkpoint_ms: int = 5000
+    """Longest time between checkpoints while something is dirty; bounds replay after a crash."""
+    collect_bytes: int = 4 * MIB
+    """Live records one call of the log's segment collection may rewrite forward."""
+    map_bytes_initial: int = 256 * MIB
+    """First size of an LMDB map. Address space, not disk."""
+    map_bytes_step: int = 256 * MIB
+    """Smallest growth of a map that runs short."""
+    preallocate_bytes: int = 16 * MIB
+    """Step in which the data file is allocated, so that a full disk shows before a commit needs it."""
+    readers_max: int = 64
+    """Reader slots of one LMDB environment; snapshots being sent take one each."""
+    free_bytes_min: int = 256 * MIB
+    """Low-space mark of the file system: below it writes are refused with DiskFull."""
+    free_bytes_resume: int = 384 * MIB
+    """Free bytes at which writes are taken again; above the low mark, so that the state does not flap."""
+    entry_cache_bytes: int = 32 * MIB
+    """Recent log entries kept decoded, for one worker."""
+
+
+class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one request, one connection and one queue may take."""
+
+    key_bytes_max: int = KEY_BYTES_FORMAT_MAX
+    """User key. Never above KEY_BYTES_FORMAT_MAX: the record format ends there."""
+    value_bytes_max: int = MIB
+    """User value; above it a value blocks a worker's turn noticeably."""
+    txn_bytes_max: int = 16 * MIB
+    """Keys and values of one transaction, and of one request that writes."""
+    txn_keys_max: int = 10_000
+    """Mutations of one transaction."""
+    scan_page_bytes: int = 2 * MIB
+    """Bytes after which a scan page ends, whatever its limit says."""
+    scan_page_keys_max: int = 10_000
+    """Pairs of one scan page."""
+    batch_keys_max: int = 10_000
+    """Keys of one batch get."""
+    entry_bytes_max: int = 24 * MIB
+    """Data of one Raft entry: room for one full transaction plus its envelope."""
+    entry_batch_bytes: int = MIB
+    """A region's commands of one turn are cut into entries of about this size; one larger command gets its own."""
+    proposals_max: int = 4096
+    """Waiting proposals of one region; above it requests are refused as busy."""
+    requests_waiting_max: int = 16_384
+    """Waiting requests (reads and writes) of one worker."""
+    inbox_messages_max: int = 256
+    """Messages taken from a socket in one turn; bounds the time between two syncs."""
+    inbox_frames_max: int = 4096
+    """Frames taken in one turn, as messages carry many."""
+    apply_backlog_entries_max: int = 8192
+    """Committed but unapplied entries of one region; above it new proposals wait."""
+    command_timeout_ms: int = 3000
+    """Longest wait of a write for its outcome, when the request brings no shorter budget."""
+    read_timeout_ms: int = 3000
+    """Longest wait of a read for its lease, read index or apply."""
+    lock_ttl_ms_max: int = 60_000
+    """Longest life a transaction lock may ask for in one heartbeat."""
+    routes_page_max: int = 1024
+    """Regions of one ROUTES answer."""
+    gc_page_keys_max: int = 1024
+    """Keys one GC or delete-range command looks at; it is one log entry and must stay short."""
+
+
+class RouterSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Sockets and queues of the router. libzmq's own defaults are all replaced."""
+
+    message_bytes_max: int = FRAME_BYTES_MAX
+    """ZMQ_MAXMSGSIZE of both planes; a longer message ends its connection."""
+    handshake_ms: int = 3000
+    """A connection that has not finished its greeting by then is closed (libzmq waits 30 s)."""
+    heartbeat_ms: int = 2000
+    """ZMTP ping distance on idle connections."""
+    heartbeat_timeout_ms: int = 8000
+    """Silence after which a connection is given up."""
+    linger_ms: int = 500
+    """How long a closing socket may still send."""
+    backlog: int = 1024
+    """Pending TCP connections."""
+    send_hwm: int = 4096
+    """Messages in one outgoing pipe before ours waits in the bounded queue."""
+    receive_hwm: int = 4096
+    """Messages in one incoming pipe; then TCP pushes back."""
+    link_hwm: int = 8192
+    """Both directions of a worker's pipe."""
+    frames_per_turn_max: int = 4096
+    """Frames taken from one plane in one turn; keeps replies flowing under a flood of requests."""
+    messages_per_turn_max: int = 256
+    """Messages taken from one socket in one turn."""
+    client_queue_bytes_max: int = 8 * MIB
+    """Replies waiting for one client that does not read; then they are dropped and counted."""
+    clients_queue_bytes_max: int = 128 * MIB
+    """Replies waiting for all clients together; bounds the router's memory."""
+    worker_queue_bytes_max: int = 16 * MIB
+    """Frames waiting for one worker whose pipe is full; then requests are refused as busy and Raft frames dropped."""
+    worker_queue_frames_max: int = 8192
+    """As above in frames."""
+    retry_after_ms: int = 20
+    """Hint in the busy answer of a full queue."""
+    stats_ms: int = 1000
+    """Distance of the router's reports to the manifest."""
+    auth_log_ms: int = 60_000
+    """A refused source is logged at most once in this time."""
+    keepalive_idle_s: int = 30
+    """TCP keepalive: idle time before the first probe, seconds."""
+    reconnect_ms: int = 50
+    """First wait before a lost link is connected again."""
+    reconnect_ms_max: int = 1000
+    """Longest such wait."""
+
+
+class ManifestSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """The manifest process and its replica of group 0."""
+
+    routing_push_ms: int = 250
+    """Distance of routing pushes to the router when nothing changes."""
+    heartbeat_ms: int = 1000
+    """Distance of a worker's heartbeats to its manifest, and of store heartbeats to group 0."""
+    down_after_ms: int = 3000
+    """A process silent for this long is shown as down."""
+    register_ms: int = 200
+    """Distance of a worker's REGISTER attempts until it is assigned."""
+    tso_window_ms: int = 3000
+    """How far ahead of the clock the oracle reserves timestamps durably; a new leader may start this much ahead."""
+    tso_count_max: int = 65_536
+    """Timestamps of one grant."""
+    ids_count_max: int = 65_536
+    """Ids of one allocation."""
+
+
+class CurveSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Encryption and identity of both planes."""
+
+    dir: str = ""
+    """Folder made by `nokv-node keygen`, with the node's key pair and both allow-lists; "" = plaintext."""
+
+
+class ChaosSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Fault injection over the client plane, for tests and demos."""
+
+    enabled: bool = False
+    """Whether CHAOS requests are obeyed."""
+
+
+class LogSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Log lines on stderr."""
+
+    level: str = "info"
+    """debug, info, warning or error. SIGHUP reads it again."""
+    format: str = "auto"
+    """text, json, or auto: text on a terminal, JSON lines otherwise."""
+
+
+class NodeConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole configuration of one node, as every process of it sees it."""
+
+    node: NodeSection = field(default_factory=NodeSection)
+    listen: ListenSection = field(default_factory=ListenSection)
+    raft: RaftSection = field(default_factory=RaftSection)
+    storage: StorageSection = field(default_factory=StorageSection)
+    limits: LimitsSection = field(default_factory=LimitsSection)
+    router: RouterSection = field(default_factory=RouterSection)
+    manifest: ManifestSection = field(default_factory=ManifestSection)
+    curve: CurveSection = field(default_factory=CurveSection)
+    chaos: ChaosSection = field(default_factory=ChaosSection)
+    log: LogSection = field(default_factory=LogSection)
+
+
+# ---- derived values -------------------------------------------------------------------------------------------------
+
+
+def election_timeout_ms(raft: RaftSection) -> int:
+    """Shortest silence after which a follower may campaign, milliseconds."""
+    return raft.tick_ms * raft.election_ticks
+
+
+def lease_ms(raft: RaftSection) -> int:
+    """How long a leader may serve reads after a quorum answered a heartbeat, counted from when that was sent."""
+    return election_timeout_ms(raft) - raft.lease_drift_ms
+
+
+def advertised_limits(config: NodeConfig) -> dict[str, int]:
+    """The limits a client is told in HelloReply, by their names here."""
+    limits = config.limits
+    return {
+        "key_bytes_max": limits.key_bytes_max,
+        "value_bytes_max": limits.value_bytes_max,
+        "txn_bytes_max": limits.txn_bytes_max,
+        "txn_keys_max": limits.txn_keys_max,
+        "scan_page_bytes": limits.scan_page_bytes,
+        "scan_page_keys_max": limits.scan_page_keys_max,
+        "batch_keys_max": limits.batch_keys_max,
+        "message_bytes_max": config.router.message_bytes_max,
+    }
+
+
+def client_addr(config: NodeConfig) -> str:
+    """The client plane as clients are told to reach it."""
+    return config.listen.advertise_client or config.listen.client
+
+
+def peer_addr(config: NodeConfig) -> str:
+    """The peer plane as other stores are told to reach it."""
+    return config.listen.advertise_peer or config.listen.peer
+
+
+def link_endpoint(config: NodeConfig) -> str:
+    """The router's link as a ZeroMQ endpoint. `node.run_dir` must have been filled in by the supervisor."""
+    assert config.node.run_dir, "the supervisor chooses run_dir before any child starts"
+    return f"ipc://{config.node.run_dir.rstrip('/')}/{LINK_NAME}"
+
+
+# ---- JSON, as handed to child processes -----------------------------------------------------------------------------
+
+
+def to_json(config: NodeConfig) -> bytes:
+    """The effective configuration as readable JSON."""
+    return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
+
+
+def from_json(data: bytes) -> NodeConfig:
+    """The configuration in `data`, checked.
+
+    Raises:
+        ConfigError: not JSON, an unknown or ill-typed field, or a relation that does not hold.
+    """
+    try:
+        config = msgspec.json.decode(data, type=NodeConfig)
+    except msgspec.DecodeError as error:
+        raise ConfigError("", f"effective configuration: {error}") from error
+    check(config)
+    return config
+
+
+# ---- relations ------------------------------------------------------------------------------------------------------
+
+
+def check(config: NodeConfig) -> None:
+    """Refuse a configuration whose values contradict each other.
+
+    Raises:
+        ConfigError: with the dotted path of the field to change.
+    """
+    _check_positive(config)
+    _check_node(config.node)
+    _check_listen(config.listen)
+    _check_raft(config.raft)
+    _check_storage(config.storage)
+    _check_limits(config)
+    _check_router(config.router)
+    _check_manifest(config.manifest)
+    _check_log(config.log)
+
+
+def parse_address(path: str, text: str) -> tuple[str, int]:
+    """Host and port of "host:port".
+
+    Raises:
+        ConfigError: no colon, an empty host, an IPv6 literal, or a port outside 1..65535.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host:
+        raise ConfigError(path, f"{text!r} is not host:port")
+    if ":" in host or "/" in host:
+        raise ConfigError(path, f"{text!r}: only IPv4 addresses and host names are served")
+    if not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise ConfigError(path, f"{text!r}: the port must be 1 to 65535")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a bind to `host` is reachable from this machine only."""
+    return host == "localhost" or host.startswith("127.")
+
+
+_ZERO_ALLOWED: Final = frozenset({"node.workers", "raft.hibernate_ticks", "raft.lease_drift_ms", "router.linger_ms"})
+
+
+def _check_positive(config: NodeConfig) -> None:
+    """Numbers are > 0: no limit may mean "unlimited", no interval "for ever"."""
+    for section_name in config.__struct_fields__:
+        section: Struct = getattr(config, section_name)
+        for name in section.__struct_fields__:
+            value = getattr(section, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            path = f"{section_name}.{name}"
+            low = 0 if path in _ZERO_ALLOWED else 1e-9
+            if value < low:
+                raise ConfigError(path, f"must be {'at least' if not low else 'above'} 0, not {value}")
+            if value > 1 << 53:
+                raise ConfigError(path, f"{value} is out of any sensible range")
+
+
+def _require(holds: bool, path: str, reason: str) -> None:
+    if not holds:
+        raise ConfigError(path, reason)
+
+
+def _check_node(node: NodeSection) -> None:
+    _require(node.workers <= WORKERS_MAX, "node.workers", f"at most {WORKERS_MAX}")
+    _require(bool(node.data_dir), "node.data_dir", "must not be empty")
+    link_bytes = len(f"{node.run_dir}/{LINK_NAME}".encode())
+    _require(
+        link_bytes <= IPC_PATH_BYTES_MAX,
+        "node.run_dir",
+        f"socket path of {link_bytes} bytes, the system allows {IPC_PATH_BYTES_MAX}: choose a shorter folder",
+    )
+    if node.pin not in ("auto", "none"):
+        parse_cpu_list("node.pin", node.pin)
+
+
+def parse_cpu_list(path: str, text: str) -> tuple[int, ...]:
+    """CPU numbers of a list such as "0-3,6", in the order written.
+
+    Raises:
+        ConfigError: not such a list, or a CPU named twice.
+    """
+    cpus: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isascii() and first.isdigit()) or (dash and not (last.isascii() and last.isdigit())):
+            raise ConfigError(path, f"{text!r} is neither auto, none nor a list such as 0-3,6")
+        low, high = int(first), int(last or first)
+        if high < low or high > 4095:
+            raise ConfigError(path, f"{part.strip()!r} is no range of CPU numbers")
+        cpus.extend(range(low, high + 1))
+    if len(set(cpus)) != len(cpus):
+        raise ConfigError(path, f"{text!r} names a CPU twice")
+    return tuple(cpus)
+
+
+def _check_listen(listen: ListenSection) -> None:
+    client = parse_address("listen.client", listen.client)
+    peer = parse_address("listen.peer", listen.peer)
+    _require(client != peer, "listen.peer", f"the planes need two ports, both are {listen.peer}")
+    for name in ("advertise_client", "advertise_peer"):
+        text: str = getattr(listen, name)
+        if text:
+            parse_address(f"listen.{name}", text)
+
+
+def _check_raft(raft: RaftSection) -> None:
+    _require(
+        raft.election_ticks > raft.heartbeat_ticks,
+        "raft.election_ticks",
+        f"{raft.election_ticks} must be above heartbeat_ticks {raft.heartbeat_ticks}, or every follower campaigns",
+    )
+    lease, heartbeat = lease_ms(raft), raft.tick_ms * raft.heartbeat_ticks
+    _require(
+        lease > heartbeat,
+        "raft.lease_drift_ms",
+        f"leaves a lease of {lease} ms, which must outlast a heartbeat of {heartbeat} ms",
+    )
+    _require(
+        raft.max_message_bytes + ENVELOPE_BYTES <= FRAME_BYTES_MAX,
+        "raft.max_message_bytes",
+        f"with its envelope above a frame's {FRAME_BYTES_MAX} bytes",
+    )
+    _require(
+        raft.max_message_bytes + HEADER_BYTES <= raft.peer_message_bytes_max <= raft.peer_queue_bytes_max,
+        "raft.peer_message_bytes_max",
+        "must lie between max_message_bytes and peer_queue_bytes_max",
+    )
+
+
+def _check_storage(storage: StorageSection) -> None:
+    _require(storage.segment_bytes >= 64 * KIB, "storage.segment_bytes", "below 64 KiB")
+    for name in ("map_bytes_initial", "map_bytes_step", "preallocate_bytes"):
+        value: int = getattr(storage, name)
+        _require(
+            value >= 64 * KIB and value % 4096 == 0, f"storage.{name}", "must be whole pages of 4096, at least 64 KiB"
+        )
+    _require(
+        storage.free_bytes_resume >= storage.free_bytes_min,
+        "storage.free_bytes_resume",
+        "below free_bytes_min: the state would flap",
+    )
+    _require(
+        2 * storage.checkpoint_bytes <= storage.map_bytes_initial,
+        "storage.checkpoint_bytes",
+        "above half of map_bytes_initial: one checkpoint must fit the map twice",
+    )
+
+
+def _check_limits(config: NodeConfig) -> None:
+    limits = config.limits
+    _require(
+        limits.key_bytes_max <= KEY_BYTES_FORMAT_MAX,
+        "limits.key_bytes_max",
+        f"the record format ends at {KEY_BYTES_FORMAT_MAX}",
+    )
+    pair_bytes = limits.key_bytes_max + limits.value_bytes_max
+    _require(pair_bytes <= limits.txn_bytes_max, "limits.txn_bytes_max", "one key and value must fit")
+    _require(pair_bytes <= limits.scan_page_bytes, "limits.scan_page_bytes", "one key and value must fit")
+    _require(
+        limits.scan_page_bytes + pair_bytes + ENVELOPE_BYTES <= config.router.client_queue_bytes_max,
+        "limits.scan_page_bytes",
+        "a page must fit router.client_queue_bytes_max",
+    )
+    batch_overhead_bytes = 32 * limits.txn_keys_max
+    _require(
+        limits.txn_bytes_max + batch_overhead_bytes + ENVELOPE_BYTES <= limits.entry_bytes_max,
+        "limits.entry_bytes_max",
+        "one full transaction with 32 bytes of envelope a key must fit one entry",
+    )
+    _require(
+        limits.entry_bytes_max + ENVELOPE_BYTES <= min(FRAME_BYTES_MAX, config.router.message_bytes_max),
+        "limits.entry_bytes_max",
+        "an entry must travel in one frame and one message",
+    )
+    _require(limits.entry_batch_bytes <= limits.entry_bytes_max, "limits.entry_batch_bytes", "above entry_bytes_max")
+    _require(
+        limits.entry_bytes_max <= config.raft.uncommitted_bytes,
+        "raft.uncommitted_bytes",
+        "below limits.entry_bytes_max: the largest write could never be proposed",
+    )
+    _require(
+        limits.entry_bytes_max + ENVELOPE_BYTES <= config.raft.peer_queue_bytes_max,
+        "raft.peer_queue_bytes_max",
+        "below limits.entry_bytes_max: the largest write could never be replicated",
+    )
+    _require(
+        limits.proposals_max <= limits.requests_waiting_max,
+        "limits.proposals_max",
+        "above requests_waiting_max: one region's share is above the worker's whole",
+    )
+
+
+def _check_router(router: RouterSection) -> None:
+    _require(
+        router.message_bytes_max <= FRAME_BYTES_MAX,
+        "router.message_bytes_max",
+        f"above a frame's {FRAME_BYTES_MAX} bytes",
+    )
+    _require(
+        router.heartbeat_timeout_ms > router.heartbeat_ms, "router.heartbeat_timeout_ms", "must be above heartbeat_ms"
+    )
+    _require(
+        router.client_queue_bytes_max <= router.clients_queue_bytes_max,
+        "router.clients_queue_bytes_max",
+        "below one client's client_queue_bytes_max",
+    )
+    _require(router.reconnect_ms <= router.reconnect_ms_max, "router.reconnect_ms_max", "below reconnect_ms")
+
+
+def _check_manifest(manifest: ManifestSection) -> None:
+    _require(
+        manifest.down_after_ms > manifest.heartbeat_ms,
+        "manifest.down_after_ms",
+        "must be above heartbeat_ms, or all is down",
+    )
+
+
+def _check_log(log: LogSection) -> None:
+    _require(log.level in LOG_LEVELS, "log.level", f"{log.level!r} is none of {', '.join(LOG_LEVELS)}")
+    _require(log.format in LOG_FORMATS, "log.format", f"{log.format!r} is none of {', '.join(LOG_FORMATS)}")
+
+
+check(NodeConfig())

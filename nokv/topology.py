@@ -284,7 +284,7 @@ def _epoch(where: str, epoch: _Epoch) -> RegionEpoch:
 
 def _peers(where: str, listed: list[_Peer], store_ids: set[StoreId], peer_ids: dict[int, str]) -> tuple[Peer, ...]:
     _require(bool(listed), f"{where}.peers", "at least one peer is needed")
-    peers = []
+    peers: list[Peer] = []
     for at, entry in enumerate(listed):
         place = f"{where}.peers[{at}]"
         _require(entry.store > 0 and entry.peer > 0, place, "store and peer must both be above 0")

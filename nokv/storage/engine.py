@@ -5,14 +5,14 @@ committed at a checkpoint. The Raft log replays what a crash takes from that tra
 Invariants:
 - Reads through an Engine see every write made before, checkpointed or not.
 - A checkpoint is atomic and synced: after a crash the engine holds exactly the state of some past checkpoint.
-- Data, applied indexes and region states of all regions are in the same transaction (column family META has the latter).
+- Data, applied indexes and region states of all regions are in the same transaction (META has the latter two).
 - Every value carries a checksum of key and value; a mismatch raises CorruptionError and is never returned as data.
-- Single owner: calls come from one thread, except `checkpoint`, which a helper thread may run while nobody calls
-  anything else on the engine.
+- Single owner: all calls come from one thread. Between `begin_checkpoint` and `finish_checkpoint` a helper thread of
+  the engine's own works, and nothing but `finish_checkpoint` may be called (open Snapshots may be read).
 Not here: what keys and values mean (keys.py, nokv.mvcc.records), the log (wal.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Protocol
 
@@ -42,6 +42,10 @@ class CorruptionError(StorageError):
 
 class OutOfSpaceError(StorageError):
     """The disk or the quota is full. Nothing of the refused write was kept; it may be tried again later."""
+
+
+class SnapshotExpiredError(Exception):
+    """The engine had to take a snapshot back (it grew its map). Nothing is wrong: take a new one and begin again."""
 
 
 class Reader(Protocol):
@@ -98,9 +102,21 @@ class Engine(Reader, Protocol):
         """Commit the open transaction, synced, and open the next one. Grows the map between the two when it runs short.
 
         Raises:
-            OutOfSpaceError: the file system is full.
+            OutOfSpaceError: the file system is full. The open transaction is kept as it was; try again later.
             StorageError: the disk failed. The open transaction is lost; the owner must stop and recover from the log.
         """
+        ...
+
+    def begin_checkpoint(self, on_done: Callable[[], None]) -> None:
+        """Start what `checkpoint` does without waiting for it.
+
+        `on_done` is called once when it has ended, well or not, on a thread of the engine's choice (possibly this one,
+        before this call returns): it may only wake the owner. No other call on the engine until `finish_checkpoint`.
+        """
+        ...
+
+    def finish_checkpoint(self) -> None:
+        """End what `begin_checkpoint` started, waiting for it if need be, and raise what `checkpoint` would raise."""
         ...
 
     def snapshot(self) -> "Snapshot":
@@ -117,7 +133,7 @@ class Engine(Reader, Protocol):
 
 
 class Snapshot(Reader, Protocol):
-    """A Reader of one checkpoint."""
+    """A Reader of one checkpoint. Every read may raise SnapshotExpiredError after a later checkpoint."""
 
     def close(self) -> None:
         """Release it; idempotent."""

@@ -200,10 +200,17 @@ class RouterSection(Struct, frozen=True, forbid_unknown_fields=True):
     """Pending TCP connections."""
     send_hwm: int = 4096
     """Messages in one outgoing pipe before ours waits in the bounded queue."""
-    receive_hwm: int = 4096
-    """Messages in one incoming pipe; then TCP pushes back."""
+    client_send_hwm: int = 16
+    """Messages in a client's outgoing pipe. Few, since libzmq counts messages and not bytes: what a client does not
+    read waits in the queue below, which is bounded in bytes. A turn sends a client one message."""
+    receive_hwm: int = 256
+    """Messages in one connection's incoming pipe; then TCP pushes back."""
     link_hwm: int = 8192
-    """Both directions of a worker's pipe."""
+    """Both directions of a worker's pipe, at the worker's end."""
+    link_send_hwm: int = 64
+    """The router's end of a worker's pipe, for the same reason as client_send_hwm."""
+    flush_bytes: int = MIB
+    """Frames for one receiver are coalesced into messages of about this size."""
     frames_per_turn_max: int = 4096
     """Frames taken from one plane in one turn; keeps replies flowing under a flood of requests."""
     messages_per_turn_max: int = 256
@@ -216,6 +223,14 @@ class RouterSection(Struct, frozen=True, forbid_unknown_fields=True):
     """Frames waiting for one worker whose pipe is full; then requests are refused as busy and Raft frames dropped."""
     worker_queue_frames_max: int = 8192
     """As above in frames."""
+    worker_queue_ms_max: int = 500
+    """Longest time frames wait for a full pipe; then they are refused, and newer ones at once, until it moves."""
+    slow_retry_ms: int = 1
+    """First wait before a client that does not read is tried again; doubles."""
+    slow_retry_ms_max: int = 100
+    """Longest such wait."""
+    stall_ms: int = 30_000
+    """A connection whose sent data is not acknowledged for this long is closed (TCP_USER_TIMEOUT)."""
     retry_after_ms: int = 20
     """Hint in the busy answer of a full queue."""
     stats_ms: int = 1000
@@ -563,6 +578,7 @@ def _check_router(router: RouterSection) -> None:
         "below one client's client_queue_bytes_max",
     )
     _require(router.reconnect_ms <= router.reconnect_ms_max, "router.reconnect_ms_max", "below reconnect_ms")
+    _require(router.slow_retry_ms <= router.slow_retry_ms_max, "router.slow_retry_ms_max", "below slow_retry_ms")
 
 
 def _check_manifest(manifest: ManifestSection) -> None:

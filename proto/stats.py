@@ -63,6 +63,10 @@ class RouterStats(Struct, array_like=True, frozen=True, gc=False):
     blocked: int = 0
     auth_refused: int = 0
     queued_frames: int = 0
+    dropped_local: int = 0
+    """One-way frames between processes of this node; their senders repeat them."""
+    handshakes_failed: int = 0
+    """Connections that never became ours: garbage, silence, another protocol."""
 
 
 class WorkerStatus(Struct, array_like=True, frozen=True):

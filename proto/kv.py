@@ -63,10 +63,15 @@ class ScanRequest(Struct, array_like=True, frozen=True, gc=False):
 
 
 class ScanReply(Struct, array_like=True, frozen=True):
-    """Pairs in scan order (value None when keys_only). `more`: a limit ended the page before the range did."""
+    """Pairs in scan order (value None when keys_only).
+
+    `more`: a bound ended the page before the range did; a page may be empty and still have `more`. Then `resume` is the
+    next request's `start`, or its `end` when reverse.
+    """
 
     pairs: tuple[tuple[bytes, bytes | None], ...]
     more: bool = False
+    resume: bytes = b""
 
 
 # ---- writes ---------------------------------------------------------------------------------------------------------
@@ -162,19 +167,24 @@ class BatchRollbackReply(Struct, array_like=True, frozen=True, gc=False):
 
 
 class ResolveLockRequest(Struct, array_like=True, frozen=True):
-    """Finish a transaction's locks: commit_ts 0 rolls back, else commits. `keys` empty: all its locks in the region."""
+    """Finish a transaction's locks: commit_ts 0 rolls back, else commits.
+
+    `keys` empty: all its locks in the region, from the key `start` on.
+    """
 
     epoch: RegionEpoch
     start_ts: Ts
     commit_ts: Ts
     keys: tuple[bytes, ...] = ()
+    start: bytes = b""
 
 
 class ResolveLockReply(Struct, array_like=True, frozen=True, gc=False):
-    """`resolved`: locks finished now. `more`: a bound per request was reached, ask again."""
+    """`resolved`: locks finished now. `more`: a bound per request was reached, ask again with `resume` as `start`."""
 
     resolved: int
     more: bool = False
+    resume: bytes = b""
 
 
 class TxnAction(IntEnum):
@@ -235,7 +245,8 @@ class AtomicRequest(Struct, array_like=True, frozen=True, gc=False):
     """One read-modify-write of one key in one log entry.
 
     `operand`: the decimal integer, the bytes to append, or the new value (None = delete). `expect`: COMPARE_AND_SET
-    only, the value the key must have (None = must be absent). Repeating it with the same start_ts returns the first outcome.
+    only, the value the key must have (None = must be absent). Repeating it with the same start_ts returns the first
+    answer; WriteConflict says that it had no effect and, with this start_ts, never will.
     """
 
     epoch: RegionEpoch
@@ -247,7 +258,7 @@ class AtomicRequest(Struct, array_like=True, frozen=True, gc=False):
 
 
 class AtomicReply(Struct, array_like=True, frozen=True, gc=False):
-    """`swapped` False only for a failed COMPARE_AND_SET; `current` is the key's value after the operation."""
+    """`swapped` False only for a failed COMPARE_AND_SET, which has no commit_ts; `current` is the key's value then."""
 
     swapped: bool
     current: bytes | None
@@ -255,7 +266,7 @@ class AtomicReply(Struct, array_like=True, frozen=True, gc=False):
 
 
 class DeleteRangeRequest(Struct, array_like=True, frozen=True, gc=False):
-    """Delete up to `limit` visible keys of `start <= key < end` in one phase."""
+    """Delete up to `limit` keys of `start <= key < end` that were visible at start_ts and not committed since."""
 
     epoch: RegionEpoch
     start: bytes
@@ -265,7 +276,7 @@ class DeleteRangeRequest(Struct, array_like=True, frozen=True, gc=False):
 
 
 class DeleteRangeReply(Struct, array_like=True, frozen=True, gc=False):
-    """`deleted` keys; `more`: the limit ended it, go on from `resume`."""
+    """`deleted` keys; `more`: a bound ended it, go on from `resume`. `commit_ts` 0: nothing was deleted."""
 
     deleted: int
     more: bool
@@ -283,7 +294,7 @@ class GcRequest(Struct, array_like=True, frozen=True, gc=False):
 
 
 class GcReply(Struct, array_like=True, frozen=True, gc=False):
-    """`removed` versions; `resume` b"" when the region is done."""
+    """`removed` commits and rollback marks; `resume` b"" when the region is done."""
 
     removed: int
     resume: bytes
@@ -374,4 +385,10 @@ REQUEST_DECODERS: Final[dict[int, msgspec.msgpack.Decoder[KvRequest]]] = {
 }
 REPLY_DECODERS: Final[dict[int, msgspec.msgpack.Decoder[KvReply]]] = {
     kind: msgspec.msgpack.Decoder(body) for kind, body in REPLY_OF.items()
+}
+READ_DECODERS: Final[dict[int, msgspec.msgpack.Decoder[ReadRequest]]] = {
+    kind: msgspec.msgpack.Decoder(REQUEST_OF[kind]) for kind in sorted(READ_KINDS)
+}
+WRITE_DECODERS: Final[dict[int, msgspec.msgpack.Decoder[WriteRequest]]] = {
+    kind: msgspec.msgpack.Decoder(REQUEST_OF[kind]) for kind in sorted(WRITE_KINDS)
 }

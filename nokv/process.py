@@ -2,8 +2,8 @@
 
 Why: router, workers and manifest are started by the supervisor in the same way and must answer the same signals, so
 the few impure lines for that are here once.
-Contract: a process main calls `start` before it opens anything, and leaves with one of the EXIT_* codes. SIGHUP reads
-the log level again from the effective configuration; SIGUSR1 prints the stacks of all threads to stderr.
+Contract: a process main calls `start` before it opens anything, and leaves with one of the codes of nokv.exitcodes.
+SIGHUP reads the log level again from the effective configuration; SIGUSR1 prints the stacks of all threads to stderr.
 Not here: SIGTERM and SIGINT (each process stops in its own way), being pinned and dying with the supervisor, which
 the supervisor arranges (nokv.node.children).
 """
@@ -22,19 +22,13 @@ import setproctitle
 import zmq
 
 from nokv.config import ConfigError, LogSection, NodeConfig, from_json
-
-EXIT_FINE: Final = 0
-EXIT_UNEXPECTED: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_DEGRADED: Final = 3
-"""Answered, but degraded, or a check or an assertion failed."""
-EXIT_UNREACHABLE: Final = 4
-EXIT_CONFIG: Final = 5
-EXIT_DATA_DIR: Final = 6
-"""The data folder is locked, belongs to another node, or has a newer format."""
-EXIT_PORT: Final = 7
-"""A port is taken or may not be used."""
-EXIT_INTERRUPTED: Final = 130
+from nokv.exitcodes import EXIT_CONFIG as EXIT_CONFIG
+from nokv.exitcodes import EXIT_DATA_DIR as EXIT_DATA_DIR
+from nokv.exitcodes import EXIT_FINE as EXIT_FINE
+from nokv.exitcodes import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+from nokv.exitcodes import EXIT_PORT as EXIT_PORT
+from nokv.exitcodes import EXIT_UNEXPECTED as EXIT_UNEXPECTED
+from nokv.exitcodes import EXIT_USAGE as EXIT_USAGE
 
 LIBZMQ_MIN: Final = (4, 3, 5)
 """Earlier ones lack fixes that CURVE and ROUTER_HANDOVER need."""
@@ -48,7 +42,7 @@ _LEVELS: Final = {
 
 
 class ProcessRefused(Exception):
-    """This interpreter or library cannot run a node. `exit_code` as in the table above."""
+    """This interpreter or library cannot run a node. `exit_code` as in nokv.exitcodes."""
 
     def __init__(self, reason: str, exit_code: int = EXIT_UNEXPECTED) -> None:
         super().__init__(reason)

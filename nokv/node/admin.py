@@ -8,7 +8,7 @@ Not here: data requests (nokv.client).
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from math import ceil
 from typing import Final, TypeVar
 
@@ -27,21 +27,20 @@ from nokv.proto.control import (
 from nokv.proto.errors import ErrorDetail, decode_error
 from nokv.proto.frame import Kind
 from nokv.proto.ids import GROUP_ZERO, RegionId
+from nokv.router.curve import KeyPair, new_pair
 
 TIMEOUT_MS: Final = 1000
 """A local node answers status from memory; a cluster call may take three times this."""
 
 Reply = TypeVar("Reply", bound=Struct)
+Key = TypeVar("Key", bound=Hashable)
 
 
-class ClientKeys(Struct, frozen=True):
-    """The asker's own CURVE key pair, Z85 text."""
+class Address(Struct, frozen=True):
+    """Where a node's client plane is: "host:port", and its CURVE public key, "" without CURVE."""
 
-    public: str
-    secret: str
-
-    def __repr__(self) -> str:
-        return f"ClientKeys({self.public})"  # the secret must not reach a log
+    host_port: str
+    server_key: str = ""
 
 
 class AskError(Exception):
@@ -54,19 +53,18 @@ class AskError(Exception):
 
 
 class Question(Struct, frozen=True):
-    """One request for one address. `server_key`: the node's CURVE public key, "" without CURVE."""
+    """One request for one node."""
 
-    address: str
+    address: Address
     kind: Kind
     body: bytes
     region_id: RegionId = GROUP_ZERO
-    server_key: str = ""
 
 
 class Asker:
     """Sends questions and gathers answers. One thread; close it, or use it as a context manager."""
 
-    def __init__(self, keys: ClientKeys | None = None) -> None:
+    def __init__(self, keys: KeyPair | None = None) -> None:
         self._keys = keys
         self._context = zmq.Context()
         self._request_ids = itertools.count(1)
@@ -82,16 +80,16 @@ class Asker:
         self._context.destroy(linger=0)
 
     def ask_all(
-        self, questions: Mapping[object, Question], reply_type: type[Reply], *, timeout_ms: int = TIMEOUT_MS
-    ) -> dict[object, Reply | AskError]:
+        self, questions: Mapping[Key, Question], reply_type: type[Reply], *, timeout_ms: int = TIMEOUT_MS
+    ) -> dict[Key, Reply | AskError]:
         """The answer to each question under its key, after at most `timeout_ms`."""
         poller = zmq.Poller()
-        pending: dict[zmq.Socket[bytes], tuple[object, int]] = {}
-        answers: dict[object, Reply | AskError] = {}
+        pending: dict[zmq.Socket[bytes], tuple[Key, int]] = {}
+        answers: dict[Key, Reply | AskError] = {}
         deadline = time.monotonic() + timeout_ms / 1000
         for key, question in questions.items():
             request_id = next(self._request_ids)
-            socket = self._connect(question)
+            socket = self._connect(question.address)
             socket.send(
                 frame.encode(question.kind, request_id, question.region_id, question.body, deadline_ms=timeout_ms)
             )
@@ -109,7 +107,7 @@ class Asker:
                 socket.close(linger=0)
         for socket, (key, _request_id) in pending.items():
             socket.close(linger=0)
-            answers[key] = AskError(f"no answer from {questions[key].address} within {timeout_ms} ms")
+            answers[key] = AskError(f"no answer from {questions[key].address.host_port} within {timeout_ms} ms")
         return answers
 
     def ask(self, question: Question, reply_type: type[Reply], *, timeout_ms: int = TIMEOUT_MS) -> Reply:
@@ -125,7 +123,7 @@ class Asker:
 
     # ---- the questions there are ----
 
-    def status(self, address: str, *, regions: bool = False, timeout_ms: int = TIMEOUT_MS) -> StatusReply:
+    def status(self, address: Address, *, regions: bool = False, timeout_ms: int = TIMEOUT_MS) -> StatusReply:
         """A node's own view of itself.
 
         Raises:
@@ -133,7 +131,7 @@ class Asker:
         """
         return self.ask(status_question(address, regions=regions), StatusReply, timeout_ms=timeout_ms)
 
-    def routes(self, address: str, *, timeout_ms: int = TIMEOUT_MS) -> RoutesReply:
+    def routes(self, address: Address, *, timeout_ms: int = TIMEOUT_MS) -> RoutesReply:
         """The whole directory as a node knows it.
 
         Raises:
@@ -151,29 +149,30 @@ class Asker:
         regions = tuple(route for page in pages for route in page.regions)
         return RoutesReply(pages[-1].cluster_id, pages[-1].stores, regions)
 
-    def _connect(self, question: Question) -> "zmq.Socket[bytes]":
+    def _connect(self, address: Address) -> "zmq.Socket[bytes]":
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, frame.FRAME_BYTES_MAX)
         socket.setsockopt(zmq.RECONNECT_IVL, 20)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
-        if question.server_key and self._keys is not None:
-            socket.setsockopt(zmq.CURVE_SERVERKEY, question.server_key.encode())
-            socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public.encode())
-            socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret.encode())
-        socket.connect(f"tcp://{question.address}")
+        if address.server_key:
+            keys = self._keys or new_pair()  # an anonymous key meets the node's allow-list like any other
+            socket.setsockopt(zmq.CURVE_SERVERKEY, address.server_key.encode())
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+            socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+        socket.connect(f"tcp://{address.host_port}")
         return socket
 
 
-def status_question(address: str, *, regions: bool = False, server_key: str = "") -> Question:
+def status_question(address: Address, *, regions: bool = False) -> Question:
     """Ask a node's manifest how the node is."""
-    return Question(address, Kind.STATUS, msgspec.msgpack.encode(StatusRequest(regions)), server_key=server_key)
+    return Question(address, Kind.STATUS, msgspec.msgpack.encode(StatusRequest(regions)))
 
 
-def hash_question(address: str, region_id: RegionId, cursor: bytes = b"", *, server_key: str = "") -> Question:
+def hash_question(address: Address, region_id: RegionId, cursor: bytes = b"") -> Question:
     """Ask the replica of a region on one node for the hash of a page of its data; answered by a ReplicaHashReply."""
     body = msgspec.msgpack.encode(ReplicaHashRequest(cursor))
-    return Question(address, Kind.REPLICA_HASH, body, region_id, server_key)
+    return Question(address, Kind.REPLICA_HASH, body, region_id)
 
 
 def _answer(message: bytes, request_id: int, reply_type: type[Reply]) -> Reply | AskError | None:

@@ -11,7 +11,8 @@ import socket
 import psutil
 
 from nokv.config import NodeConfig, is_loopback, parse_address
-from nokv.process import EXIT_CONFIG, EXIT_PORT, ProcessRefused
+from nokv.exitcodes import EXIT_CONFIG, EXIT_PORT
+from nokv.process import ProcessRefused
 
 
 def check_bind(config: NodeConfig) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from nokv.process import EXIT_CONFIG, EXIT_DATA_DIR, EXIT_PORT, EXIT_UNEXPECTED, EXIT_USAGE
+from nokv.exitcodes import EXIT_CONFIG, EXIT_DATA_DIR, EXIT_PORT, EXIT_UNEXPECTED, EXIT_USAGE
 
 BACKOFF_MS: Final = 50
 BACKOFF_MS_MAX: Final = 2000

@@ -3,7 +3,7 @@
 Why: the order of the first second matters: nothing is made on disk before the settings are sound, no port is tried
 before the data directory is ours, and no child starts before both.
 Contract: returns only when every process of the node has ended; raises nothing, every refusal is one line on stderr
-and an exit code of nokv.process.
+and an exit code of nokv.exitcodes.
 Not here: the settings' sources (settings), the children's lives (supervisor).
 """
 
@@ -21,13 +21,15 @@ from setproctitle import setproctitle
 
 from nokv import process
 from nokv.config import ConfigError, LogSection, NodeConfig, to_json
+from nokv.exitcodes import EXIT_CONFIG, EXIT_DATA_DIR, EXIT_FINE, EXIT_UNEXPECTED
 from nokv.node import pinning, preflight, rundir, summary
-from nokv.node.admin import Asker, AskError
+from nokv.node.admin import Address, Asker, AskError
 from nokv.node.children import node_children
 from nokv.node.settings import Settings
 from nokv.node.supervisor import Supervisor
 from nokv.process import ProcessRefused
 from nokv.proto.control import StatusReply
+from nokv.router.curve import KeyFileError, node_keys
 from nokv.storage.datadir import DataDir, DataDirRefusedError
 from nokv.storage.engine import StorageError
 
@@ -47,16 +49,16 @@ def start(load: Callable[[], Settings], *, environ: Mapping[str, str], check_onl
         if check_only:
             preflight.check_ports(config)
             print("configuration is sound", file=sys.stderr)
-            return process.EXIT_FINE
+            return EXIT_FINE
         return _Node(settings, config, plan, load).run()
-    except ConfigError as error:
-        return _refuse(str(error), process.EXIT_CONFIG)
+    except (ConfigError, KeyFileError) as error:
+        return _refuse(str(error), EXIT_CONFIG)
     except ProcessRefused as refused:
         return _refuse(str(refused), refused.exit_code)
     except DataDirRefusedError as refused:
-        return _refuse(str(refused), process.EXIT_DATA_DIR)
+        return _refuse(str(refused), EXIT_DATA_DIR)
     except StorageError as error:
-        return _refuse(str(error), process.EXIT_UNEXPECTED)
+        return _refuse(str(error), EXIT_UNEXPECTED)
 
 
 def resolve(config: NodeConfig, cpus: pinning.Cpus, environ: Mapping[str, str]) -> NodeConfig:
@@ -99,7 +101,9 @@ class _Node:
         self._as_text = config.log.format == "text"
         self._run_dir = Path(config.node.run_dir)
         self._effective = self._run_dir / rundir.EFFECTIVE_NAME
-        self._asker = Asker()
+        keys = node_keys(config.curve.dir)
+        self._server_key = keys.public.decode() if keys else ""
+        self._asker = Asker(keys)
 
         self._status: StatusReply | None = None
 
@@ -139,7 +143,7 @@ class _Node:
     def _waits_for(self) -> str | None:
         """What a starting node still lacks, by its own answer over the client plane."""
         try:
-            status = self._asker.status(self._config.listen.client, regions=True, timeout_ms=LOOK_TIMEOUT_MS)
+            status = self._asker.status(self._address(), regions=True, timeout_ms=LOOK_TIMEOUT_MS)
         except AskError as error:
             return error.reason
         node = status.node
@@ -152,10 +156,14 @@ class _Node:
         self._status = status
         return None
 
+    def _address(self) -> Address:
+        """Our own client plane."""
+        return Address(self._config.listen.client, self._server_key)
+
     def _on_ready(self, took_ms: int) -> None:
         assert self._status is not None
         try:
-            routes = self._asker.routes(self._config.listen.client)
+            routes = self._asker.routes(self._address())
         except AskError as error:
             self._say("warning", f"ready, but the directory did not answer: {error}")
             return

@@ -19,10 +19,10 @@ from enum import Enum
 from random import Random
 from typing import Final
 
+from nokv.exitcodes import EXIT_FINE, EXIT_INTERRUPTED, EXIT_UNEXPECTED
 from nokv.node.children import ChildSpec
 from nokv.node.family import Family, Place
 from nokv.node.signals import SignalInbox
-from nokv.process import EXIT_FINE, EXIT_INTERRUPTED, EXIT_UNEXPECTED
 
 READY_POLL_MS: Final = 50
 """Distance of looks at a node that is starting."""

@@ -90,13 +90,15 @@ class RaftSection(Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_ticks: int = 2
     """Distance of a leader's heartbeats; with 10 election ticks, four may be lost in a row."""
     lease_drift_ms: int = 100
-    """Clock drift and scheduling slack taken off the leader lease: lease = election timeout - this."""
+    """Clock drift and scheduling slack taken off the leader lease: lease = election timeout - one tick - this."""
     max_message_bytes: int = MIB
     """Entries of one append message; keeps a slow follower's catch-up interruptible. One larger entry goes alone."""
     max_inflight: int = 256
     """Unacknowledged append messages to one follower."""
     max_committed_bytes: int = 8 * MIB
     """Committed entries one region may hand to apply in one turn; bounds the pause it causes to others."""
+    proposals_inflight_max: int = 8
+    """Entries one region may have proposed and not applied; what arrives meanwhile is gathered into the next one."""
     uncommitted_bytes: int = 64 * MIB
     """Proposed but uncommitted bytes of one leader; above it proposals are refused as busy."""
     log_retain_entries: int = 4096
@@ -311,8 +313,11 @@ def election_timeout_ms(raft: RaftSection) -> int:
 
 
 def lease_ms(raft: RaftSection) -> int:
-    """How long a leader may serve reads after a quorum answered a heartbeat, counted from when that was sent."""
-    return election_timeout_ms(raft) - raft.lease_drift_ms
+    """How long a leader may serve reads after a quorum answered a heartbeat, counted from when that was sent.
+
+    One tick is taken off because a follower's first tick after that heartbeat may come at once.
+    """
+    return election_timeout_ms(raft) - raft.tick_ms - raft.lease_drift_ms
 
 
 def advertised_limits(config: NodeConfig) -> dict[str, int]:

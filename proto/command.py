@@ -7,6 +7,7 @@ Grammar (integers big-endian)::
 
     data     := b""                         the empty entry a new leader appends
               | COMMANDS origin command+    client writes of one turn
+              | COMPACT origin index u64    every replica has applied this far: logs may begin behind it
               | CONTROL origin body         msgpack control.ControlCommand, group 0 only
     origin   := incarnation u64             of the proposing process
                 sequence    u64             of the proposal within that process, from 1
@@ -28,9 +29,10 @@ from typing import Final
 import msgspec
 
 from nokv.proto.frame import HEADER, HEADER_BYTES, Frame
-from nokv.proto.ids import Incarnation, Ts
+from nokv.proto.ids import Incarnation, LogIndex, Ts
 
 COMMANDS: Final = 0x01
+COMPACT: Final = 0x02
 CONTROL: Final = 0x03
 
 ORIGIN: Final = Struct(">BQQQQQ")
@@ -71,6 +73,22 @@ def encode_origin(origin: Origin) -> bytes:
     )
 
 
+def encode_compact(origin: Origin, index: LogIndex) -> bytes:
+    """The data of an entry that lets logs begin behind `index`."""
+    return encode_origin(origin) + COMMIT_TS.pack(index)
+
+
+def compact_index_of(data: bytes) -> LogIndex:
+    """The index in a COMPACT entry.
+
+    Raises:
+        EntryError: cut short.
+    """
+    if len(data) != ORIGIN_BYTES + COMMIT_TS.size:
+        raise EntryError("compact entry of a wrong length")
+    return LogIndex(COMMIT_TS.unpack_from(data, ORIGIN_BYTES)[0])
+
+
 def decode_origin(data: bytes) -> Origin:
     """The origin of a non-empty entry.
 
@@ -80,7 +98,7 @@ def decode_origin(data: bytes) -> Origin:
     if len(data) < ORIGIN_BYTES:
         raise EntryError(f"{len(data)} bytes are no entry")
     marker, incarnation, sequence, version, conf_ver, ts_limit = ORIGIN.unpack_from(data)
-    if marker not in (COMMANDS, CONTROL):
+    if marker not in (COMMANDS, COMPACT, CONTROL):
         raise EntryError(f"unknown marker {marker:#x}")
     return Origin(marker, incarnation, sequence, version, conf_ver, ts_limit)
 

@@ -18,7 +18,10 @@ from nokv.proto.stats import NodeStatus, RouterStats, WorkerStats
 
 
 class StoreInfo(Struct, array_like=True, frozen=True):
-    """A node as others reach it. Addresses are "host:port"; `server_key` is its CURVE public key (Z85), "" without CURVE."""
+    """A node as others reach it.
+
+    Addresses are "host:port"; `server_key` is its CURVE public key (Z85), "" without CURVE.
+    """
 
     id: StoreId
     client_addr: str
@@ -147,17 +150,25 @@ class TransferLeaderReply(Struct, array_like=True, frozen=True):
 
 
 class ReplicaHashRequest(Struct, array_like=True, frozen=True):
-    """Ask this very replica (leader or not) for a hash of the region's data as applied so far."""
+    """Ask this very replica, leader or not, for a hash over a page of the region's data as applied so far.
 
-    region_id: RegionId
+    `cursor` b"" begins; after that it is the last reply's. The region id is in the frame header.
+    """
+
+    cursor: bytes = b""
+    limit: int = 4096
 
 
 class ReplicaHashReply(Struct, array_like=True, frozen=True):
-    """Hash over (column family, key, value) of the region's range, and the applied index it belongs to."""
+    """SHA-256 over (column family, key, value) of the page's records, and the applied index it belongs to.
+
+    `cursor` b"": the region is done. Replicas are equal if all pages are equal at an equal applied index.
+    """
 
     applied: LogIndex
-    entries: int
+    records: int
     digest: bytes
+    cursor: bytes
 
 
 class ChaosRequest(Struct, array_like=True, frozen=True):

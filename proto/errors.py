@@ -38,7 +38,10 @@ class NotLeader(Struct, array_like=True, frozen=True, tag=1):
 
 
 class EpochNotMatch(Struct, array_like=True, frozen=True, tag=2):
-    """The caller's view of the region is wrong. `regions` holds what this node knows instead; empty: it has no such region."""
+    """The caller's view of the region is wrong.
+
+    `regions` holds what this node knows instead; empty: it has no such region.
+    """
 
     region_id: RegionId
     regions: tuple[Region, ...] = ()

@@ -24,7 +24,10 @@ Incarnation = NewType("Incarnation", int)
 Term = NewType("Term", int)
 LogIndex = NewType("LogIndex", int)
 Ts = NewType("Ts", int)
-"""Oracle timestamp: physical milliseconds shifted left by TS_LOGICAL_BITS, plus a logical counter. 64 bits, unsigned."""
+"""Oracle timestamp:
+
+physical milliseconds shifted left by TS_LOGICAL_BITS, plus a logical counter. 64 bits, unsigned.
+"""
 
 GROUP_ZERO: Final = RegionId(0)
 """Region id of the control plane's Raft group, hosted by every manifest process."""

@@ -70,7 +70,10 @@ class RouterStats(Struct, array_like=True, frozen=True, gc=False):
 
 
 class WorkerStatus(Struct, array_like=True, frozen=True):
-    """A worker as its manifest knows it. `age_ms`: since its last heartbeat. state: up, starting, down, disk_full, poisoned."""
+    """A worker as its manifest knows it.
+
+    `age_ms`: since its last heartbeat. state: up, starting, down, disk_full, poisoned.
+    """
 
     worker_id: WorkerId
     pid: int

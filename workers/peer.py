@@ -1,0 +1,579 @@
+"""Peer: one replica of one group, from the raw Raft node to the applied state.
+
+Why: everything that belongs to one group is decided in one place: what it proposes, what it hands to the log, what it
+applies, who gets which answer, and what happens to them when leadership is lost.
+Invariants:
+- A message that promises durability leaves only after the log record it promises was synced (kept in `unsynced`).
+- Epoch and leadership are checked when a command is offered, the epoch again when it is applied.
+- Every offered request is answered once: result, refusal, or OutcomeUnknown after it was proposed.
+- One-phase commit timestamps are above every timestamp this leader, or any before it, answered a snapshot read at: a
+  new leader proposes no write before group 0 has granted it a timestamp asked for in this term (`lift`).
+- A restarted voter keeps out of elections for one election timeout: it may have promised a leader to, and has
+  forgotten.
+Not here: the log's bytes (nokv.storage), the order of a turn (shard.py), the effect of commands (machine.py).
+"""
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from struct import Struct as Layout
+from typing import Final
+
+from nokv.config import NodeConfig, lease_ms
+from nokv.proto import command, errors
+from nokv.proto.control import PeerTsoRequest, RegionStatus
+from nokv.proto.control import encode_body as encode_control
+from nokv.proto.frame import Kind, encode
+from nokv.proto.ids import LATEST, TS_STEP, Incarnation, LogIndex, PeerId, StoreId, Term, Ts, WorkerId
+from nokv.proto.raft import Entry, EntryType, HardState, Message, MessageType, encode_message
+from nokv.proto.region import PeerRole, Region
+from nokv.raft import LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, ProposalDropped, RawNode, Role, StepError
+from nokv.storage import keys
+from nokv.storage.engine import ColumnFamily, Engine
+from nokv.storage.raft_log import RaftLog
+from nokv.workers.lease import Lease
+from nokv.workers.machine import Machine, Result, as_result
+from nokv.workers.pipeline import Pipeline, Waiter
+from nokv.workers.reads import PendingRead, ReadQueue
+from nokv.workers.turn import TO_MANIFEST, Turn
+
+APPLY_STATE: Final = Layout(">QQ")
+"""Value of META apply state: applied index, term of the entry at that index."""
+
+LIFT_RETRY_TICKS: Final = 3
+"""Ticks between two requests for the timestamp a new leader needs: group 0 may be electing too."""
+
+
+class Gathered:
+    """A write that waits to be proposed.
+
+    `start_ts` 0: it has none. `assign`: the leader chooses its commit timestamp.
+    """
+
+    __slots__ = ("assign", "frame", "start_ts", "waiter")
+
+    def __init__(self, waiter: Waiter, frame: bytes, start_ts: Ts, assign: bool) -> None:
+        self.waiter = waiter
+        self.frame = frame
+        self.start_ts = start_ts
+        self.assign = assign
+
+
+_start_ts: Final = attrgetter("start_ts")
+
+
+class Peer:
+    """One replica. Times are monotonic milliseconds; frames and messages are bytes as proto describes them."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        store_id: StoreId,
+        worker_id: WorkerId,
+        peer_id: PeerId,
+        node: RawNode,
+        log: RaftLog,
+        machine: Machine,
+        engine: Engine,
+        applied: LogIndex,
+        applied_term: Term,
+        incarnation: Incarnation,
+        vote_grace_until_ms: int,
+    ) -> None:
+        self.peer_id: Final = peer_id
+        self.region_id: Final = machine.region.id
+        self._config: Final = config
+        self._store_id: Final = store_id
+        self._worker_id: Final = worker_id
+        self._vote_grace_until_ms: Final = vote_grace_until_ms
+
+        self.node: Final = node
+        self.log: Final = log
+        self.machine: Final = machine
+        self._engine: Final = engine
+        self.lease: Final = Lease(length_ms=lease_ms(config.raft))
+        self.pipeline: Final = Pipeline(incarnation=incarnation, proposals_max=config.raft.proposals_inflight_max)
+        self.reads: Final = ReadQueue(self.lease)
+        self._incarnation: Final = incarnation
+
+        # mirrors of what is durable or on its way to be
+        self.applied = applied
+        self.applied_term = applied_term
+        self.checkpointed = applied
+        self.last_index = log.last_index()
+
+        # volatile
+        self.term = Term(0)
+        self.leader = PeerId(0)
+        self.leads = False
+        self.commit = applied
+        self._gathered: list[Gathered] = []
+        self._gathered_bytes = 0
+        self._to_apply: list[Message] = []
+        self._unsynced: list[tuple[int, Message]] = []
+        self._new_responses: list[Message] = []
+        self._max_read_ts = Ts(0)  # highest timestamp a snapshot read was answered at
+        self._max_known_ts = Ts(0)  # highest timestamp known to have been issued
+        self._lifted = False
+        self._lift_wait_ticks = 0
+        self._compact_floor = LogIndex(0)
+        self.changed = True
+
+        # counters
+        self.proposals = 0
+        self.applied_entries = 0
+        self._note_state()
+
+    # ---- what this replica is --------------------------------------------------------------------------------------
+
+    @property
+    def region(self) -> Region:
+        """The group's description as applied so far."""
+        return self.machine.region
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have not been answered."""
+        return len(self._gathered) + len(self.reads)
+
+    @property
+    def serves_reads(self) -> bool:
+        """Leading, and the first entry of this term is applied: so is everything acknowledged in earlier terms."""
+        return self.leads and self.applied_term == self.term
+
+    def status(self) -> RegionStatus:
+        """This replica for status, heartbeats and tools."""
+        return RegionStatus(
+            region=self.region,
+            peer_id=self.peer_id,
+            worker_id=self._worker_id,
+            role=self.node.basic_status().role.name.lower(),
+            leader_peer=self.leader,
+            term=self.term,
+            commit=self.commit,
+            applied=self.applied,
+            first_index=self.log.first_index(),
+            last_index=self.last_index,
+            pending_proposals=len(self.pipeline),
+        )
+
+    def not_leader(self) -> errors.NotLeader:
+        """The refusal that sends a caller to the leader, if one is known."""
+        peer = self.region.peer(self.leader)
+        return errors.NotLeader(self.region_id, peer.store_id if peer else StoreId(0), self.leader)
+
+    # ---- offered work ----------------------------------------------------------------------------------------------
+
+    def offer_write(
+        self, waiter: Waiter, frame: bytes, start_ts: Ts, *, assign: bool, looks: bool
+    ) -> errors.ErrorDetail | None:
+        """Take a validated write to be proposed at the end of the turn, or say why not.
+
+        `assign`: this leader must choose its commit timestamp. `looks`: what it finds at `start_ts` must stay true,
+        so it counts as a snapshot read there.
+        """
+        if not self.leads:
+            return self.not_leader()
+        if len(self._gathered) >= self._config.limits.proposals_max:
+            return errors.ServerIsBusy("proposals_max")
+        if len(frame) > self._config.limits.entry_bytes_max:
+            return errors.EntryTooLarge(self.region_id, self._config.limits.entry_bytes_max, len(frame))
+        self._max_known_ts = max(self._max_known_ts, start_ts)
+        if looks:
+            self._max_read_ts = max(self._max_read_ts, start_ts)
+        self._gathered.append(Gathered(waiter, frame, start_ts, assign))
+        self._gathered_bytes += len(frame)
+        return None
+
+    def offer_read(
+        self, address: bytes, request_id: int, kind: int, request: object, ts: Ts, deadline_ms: int
+    ) -> errors.ErrorDetail | None:
+        """Take a read at `ts` whose epoch and range were checked, or say why not.
+
+        A snapshot read fixes what later one-phase writes may do (their timestamps go above it) and waits for those
+        already proposed, which may lie below it. A read at LATEST is linearizable without either.
+        """
+        if not self.leads:
+            return self.not_leader()
+        wait_index = LogIndex(0)
+        if ts != LATEST:
+            self._note_read(ts)
+            if len(self.pipeline):
+                wait_index = self.last_index
+        self.reads.add(PendingRead(address, request_id, kind, request, deadline_ms, wait_index, self.lease.next_round))
+        return None
+
+    def lift(self, ts: Ts, term: Term) -> None:
+        """Group 0's answer to this leader: every timestamp issued before this term's request is below `ts`."""
+        if self.leads and term == self.term:
+            self._lifted = True
+            self._note_read(ts)
+
+    def _note_read(self, ts: Ts) -> None:
+        self._max_read_ts = max(self._max_read_ts, ts)
+        self._max_known_ts = max(self._max_known_ts, ts)
+
+    def transfer_leader(self, to_store: StoreId) -> errors.ErrorDetail | None:
+        """Begin to hand the leadership to the replica on `to_store`."""
+        if not self.leads:
+            return self.not_leader()
+        target = self.region.peer_on(to_store)
+        if target is None:
+            return errors.InvalidArgument("to_store", f"region {self.region_id} has no replica on store {to_store}")
+        if target.id != self.peer_id:
+            self.lease.void(self.term)
+            self.node.transfer_leader(target.id)
+        return None
+
+    def best_successor(self) -> StoreId | None:
+        """The store whose voter has most of the log, among the others; None if there is none."""
+        matches = self.node.match_indexes()
+        voters = [peer for peer in self.region.peers if peer.role is PeerRole.VOTER and peer.id != self.peer_id]
+        if not voters:
+            return None
+        return max(voters, key=lambda peer: (matches.get(peer.id, 0), -peer.id)).store_id
+
+    # ---- Raft input ------------------------------------------------------------------------------------------------
+
+    def step(self, message: Message, now_ms: int) -> bool:
+        """Take a message of another replica. False: it was refused or ignored, and nothing changed."""
+        if message.to != self.peer_id:
+            return False
+        if now_ms < self._vote_grace_until_ms and message.type in (MessageType.VOTE, MessageType.PRE_VOTE):
+            return False
+        try:
+            self.node.step(message)
+        except StepError:
+            return False
+        return True
+
+    def tick(self, turn: Turn, now_ms: int) -> None:
+        """One logical tick, and whoever has waited too long gets an answer."""
+        self.node.tick()
+        self._expire(turn, now_ms)
+        if self.leads:
+            self._propose_compaction()
+        if self.leads and not self._lifted:
+            self._lift_wait_ticks -= 1
+            if self._lift_wait_ticks <= 0:
+                self._ask_lift(turn)
+
+    def synced(self, position: int, turn: Turn) -> bool:
+        """The log is durable up to `position`: release what was promised behind it. True if anything was."""
+        unsynced = self._unsynced
+        released = 0
+        for at, message in unsynced:
+            if at > position:
+                break
+            released += 1
+            if message.to == self.peer_id:
+                self.node.step(message)
+            else:
+                self._send(message, turn)
+        if released:
+            del unsynced[:released]
+        return released > 0
+
+    # ---- a turn, step by step --------------------------------------------------------------------------------------
+
+    def propose_gathered(self, turn: Turn, now_ms: int) -> None:
+        """Turn gathered writes into as few entries as fit, as far as the pipeline has room."""
+        if not self._gathered:
+            return
+        if not self.leads:
+            self._refuse_gathered(turn, self.not_leader())
+            return
+        backlog = self.commit - self.applied
+        if not self._lifted or backlog >= self._config.limits.apply_backlog_entries_max:
+            return
+        while self._gathered and not self.pipeline.full:
+            batch = self._next_batch()
+            if not self._propose(batch):
+                self._refuse(batch, turn, errors.ServerIsBusy("raft refuses proposals now"))
+
+    def propose_control(self, body: bytes, waiter: Waiter | None) -> bool:
+        """Propose one control command (group 0). False: not now."""
+        if not self.leads or self.pipeline.full:
+            return False
+        sequence = self.pipeline.next_sequence()
+        origin = command.Origin(command.CONTROL, self._incarnation, sequence, 0, 0, Ts(0))
+        try:
+            self.node.propose(command.encode_origin(origin) + body)
+        except ProposalDropped:
+            return False
+        self.pipeline.add(sequence, (waiter,) if waiter else ())
+        self.proposals += 1
+        return True
+
+    def collect(self, turn: Turn) -> bool:
+        """Carry out what the Raft node has ready. True if records were added to the log's buffer."""
+        logged = False
+        node = self.node
+        while node.has_ready():
+            ready = node.ready()
+            if ready.soft_state is not None or ready.hard_state is not None:
+                self._note_state(turn)
+            for state in ready.read_states:
+                self.reads.confirm(state.context, state.index)
+            for message in ready.messages:
+                if message.to == LOCAL_APPEND_THREAD:
+                    logged |= self._append(message)
+                elif message.to == LOCAL_APPLY_THREAD:
+                    self._to_apply.append(message)
+                else:
+                    self._send(message, turn)
+        return logged
+
+    def stamp(self, position: int) -> None:
+        """What `collect` logged since the last call is durable once the log is synced up to `position`."""
+        if self._new_responses:
+            self._unsynced.extend((position, message) for message in self._new_responses)
+            self._new_responses.clear()
+
+    def apply(self, turn: Turn) -> bool:
+        """Apply what was committed. True if anything was, so that Raft has to be looked at again."""
+        if not self._to_apply:
+            return False
+        messages, self._to_apply = self._to_apply, []
+        for message in messages:
+            for entry in message.entries:
+                self._apply_entry(entry, turn)
+            for response in message.responses:
+                assert response.to == self.peer_id
+                self.node.step(response)
+        return True
+
+    def serve_reads(self, turn: Turn, now_ms: int, clock_ms: Callable[[], int]) -> None:
+        """Answer the reads that are proven, start a round for those that are not."""
+        if not self.leads:
+            return
+        if self.serves_reads:
+            leased, indexed = self.reads.take(self.term, self.applied, now_ms)
+            if indexed:
+                self._answer_reads(indexed, self._evaluate(indexed), turn)
+                self.reads.by_index += len(indexed)
+            if leased:
+                frames = self._evaluate(leased)
+                if self.reads.settle(leased, self.term, clock_ms):
+                    self._answer_reads(leased, frames, turn)
+                    self.reads.by_lease += len(leased)
+                    if self.lease.wants_renewal(self.term, now_ms):
+                        self._begin_round(now_ms)
+        if self.reads.wants_round(self.term, now_ms):
+            self._begin_round(now_ms)
+
+    def write_apply_state(self) -> bool:
+        """Put the applied index beside the data, in the transaction that a checkpoint is about to commit."""
+        if self.applied == self.checkpointed:
+            return False
+        self._engine.put(
+            ColumnFamily.META, keys.apply_state_key(self.region_id), APPLY_STATE.pack(self.applied, self.applied_term)
+        )
+        return True
+
+    def checkpoint_done(self, applied: LogIndex) -> None:
+        """Everything up to `applied` is in a synced checkpoint; the log may begin behind what all replicas have."""
+        self.checkpointed = applied
+        keep_from = min(applied, self._compact_floor) - self._config.raft.log_retain_entries
+        if keep_from >= self.log.first_index():
+            self.log.compact(LogIndex(keep_from))
+
+    # ---- proposals -------------------------------------------------------------------------------------------------
+
+    def _next_batch(self) -> list[Gathered]:
+        """The longest run of gathered writes that makes one entry of about `entry_batch_bytes`."""
+        limit = self._config.limits.entry_batch_bytes
+        gathered = self._gathered
+        if self._gathered_bytes <= limit:
+            self._gathered, self._gathered_bytes = [], 0
+            return gathered
+        taken, size = 0, 0
+        for write in gathered:
+            size += len(write.frame)
+            if taken and size > limit:
+                size -= len(write.frame)
+                break
+            taken += 1
+        self._gathered, self._gathered_bytes = gathered[taken:], self._gathered_bytes - size
+        return gathered[:taken]
+
+    def _propose(self, batch: list[Gathered]) -> bool:
+        """One entry for the whole batch, commit timestamps assigned. False: Raft does not take proposals now.
+
+        Requests of one turn are concurrent, so their order is free: by start_ts, each gets a slot of its own
+        (proto.ids.TS_STEP) and writes of one key seldom have to be moved up.
+        """
+        batch.sort(key=_start_ts)
+        floor = self._max_read_ts
+        commands = [(max(write.start_ts, floor) + 1 if write.assign else 0, write.frame) for write in batch]
+        sequence = self.pipeline.next_sequence()
+        epoch = self.region.epoch
+        origin = command.Origin(
+            command.COMMANDS,
+            self._incarnation,
+            sequence,
+            epoch.version,
+            epoch.conf_ver,
+            Ts(self._max_known_ts + TS_STEP - 1),
+        )
+        try:
+            self.node.propose(command.encode_commands(origin, commands))
+        except ProposalDropped:
+            return False
+        self.pipeline.add(sequence, [write.waiter for write in batch])
+        self.proposals += 1
+        return True
+
+    def _refuse(self, batch: Sequence[Gathered], turn: Turn, detail: errors.ErrorDetail) -> None:
+        for write in batch:
+            self._answer_error(write.waiter.address, write.waiter.request_id, detail, turn)
+
+    def _refuse_gathered(self, turn: Turn, detail: errors.ErrorDetail) -> None:
+        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        self._refuse(gathered, turn, detail)
+
+    def _propose_compaction(self) -> None:
+        """Let all logs begin behind what every replica has, once that saves a good part of a log.
+
+        Snapshots of data do not exist yet, so a follower can only catch up from the log: the slowest one decides.
+        """
+        floor = min(self.node.match_indexes().values())
+        if floor - self._compact_floor < self._config.raft.log_retain_entries or self.pipeline.full:
+            return
+        sequence = self.pipeline.next_sequence()
+        origin = command.Origin(command.COMPACT, self._incarnation, sequence, 0, 0, Ts(0))
+        try:
+            self.node.propose(command.encode_compact(origin, LogIndex(floor)))
+        except ProposalDropped:
+            return
+
+    # ---- Raft output -----------------------------------------------------------------------------------------------
+
+    def _append(self, message: Message) -> bool:
+        """Buffer entries, hard state and snapshot mark of one MsgStorageAppend; its responses wait for the sync."""
+        if message.entries:
+            self.log.append(message.entries)
+            self.last_index = message.entries[-1].index
+        if message.term or message.vote or message.commit:
+            self.log.set_hard_state(HardState(message.term, message.vote, message.commit))
+        assert message.snapshot is None, "no replica sends snapshots in this version"
+        self._new_responses.extend(message.responses)
+        return True
+
+    def _send(self, message: Message, turn: Turn) -> None:
+        """Address a Raft message to the store of the replica it is for."""
+        peer = self.region.peer(message.to)
+        if peer is not None:
+            turn.to_store(peer.store_id, encode(Kind.RAFT, 0, self.region_id, encode_message(message)))
+
+    def _note_state(self, turn: Turn | None = None) -> None:
+        """Mirror term, leader and role; settle what hangs on the leadership when it ends or begins."""
+        status = self.node.basic_status()
+        self.commit = status.commit
+        leads = status.role is Role.LEADER
+        if status.term == self.term and leads == self.leads and status.lead == self.leader:
+            return
+        was_leader = self.leads
+        new_term = status.term != self.term
+        self.term, self.leader, self.leads = status.term, status.lead, leads
+        self.changed = True
+        if turn is None:
+            return
+        if was_leader and (not leads or new_term):
+            self._lose_leadership(turn)
+        if leads and (not was_leader or new_term):
+            self._lifted = False
+            self._ask_lift(turn)
+
+    def _lose_leadership(self, turn: Turn) -> None:
+        """Answer everybody at once: what was proposed may still commit under the next leader, the rest never will."""
+        self.lease.drop()
+        self._lifted = False
+        for waiter in self.pipeline.abandon():
+            self._answer_error(waiter.address, waiter.request_id, errors.OutcomeUnknown(self.region_id), turn)
+        refusal = self.not_leader()
+        self._refuse_gathered(turn, refusal)
+        for read in self.reads.abandon():
+            self._answer_error(read.address, read.request_id, refusal, turn)
+
+    def _ask_lift(self, turn: Turn) -> None:
+        self._lifted = not self.machine.needs_lift
+        if self._lifted:
+            return
+        self._lift_wait_ticks = LIFT_RETRY_TICKS
+        request = PeerTsoRequest(self._store_id, self.region_id, self.term)
+        turn.local.append((TO_MANIFEST, encode(Kind.PEER_TSO, 0, 0, encode_control(request))))
+
+    def _begin_round(self, now_ms: int) -> None:
+        context = self.lease.begin_round(self.term, now_ms)
+        if context is not None:
+            self.node.read_index(context)
+
+    # ---- applying --------------------------------------------------------------------------------------------------
+
+    def _apply_entry(self, entry: Entry, turn: Turn) -> None:
+        """One committed entry: its effect, the waiters' answers, and the applied index, in this order."""
+        assert entry.index == self.applied + 1, f"entry {entry.index} follows {self.applied}"
+        if entry.type is EntryType.NORMAL and entry.data:
+            try:
+                self._apply_data(entry.data, turn)
+            except command.EntryError:
+                self.machine.refused += 1  # every replica refuses it alike; the group lives on
+        self.applied = entry.index
+        self.applied_term = entry.term
+        self.applied_entries += 1
+
+    def _apply_data(self, data: bytes, turn: Turn) -> None:
+        origin = command.decode_origin(data)
+        if origin.marker == command.COMPACT:
+            self._compact_floor = max(self._compact_floor, command.compact_index_of(data))
+            return
+        waiters = self.pipeline.complete(origin.incarnation, origin.sequence)
+        results: list[Result] = self.machine.apply(origin, data, answer=bool(waiters))
+        if not waiters:
+            return
+        assert len(waiters) == len(results)
+        region_id = self.region_id
+        for waiter, (kind, body) in zip(waiters, results, strict=True):
+            if waiter.address:
+                turn.reply(waiter.address, waiter.request_id, encode(kind, waiter.request_id, region_id, body))
+
+    # ---- answering -------------------------------------------------------------------------------------------------
+
+    def _evaluate(self, reads: Sequence[PendingRead]) -> list[bytes]:
+        """Reply frames of proven reads; b"" where the machine has no answer yet."""
+        frames: list[bytes] = []
+        for read in reads:
+            outcome = self.machine.read(read.request)
+            if outcome is None:
+                frames.append(b"")
+                continue
+            kind, body = as_result(outcome)
+            frames.append(encode(kind, read.request_id, self.region_id, body))
+        return frames
+
+    def _answer_reads(self, reads: Sequence[PendingRead], frames: Sequence[bytes], turn: Turn) -> None:
+        """Let the answers go; reads without one go back into the queue."""
+        later: list[PendingRead] = []
+        for read, frame in zip(reads, frames, strict=True):
+            if frame:
+                turn.reply(read.address, read.request_id, frame)
+            else:
+                later.append(read)
+        if later:
+            self.reads.put_back(later)
+
+    def _expire(self, turn: Turn, now_ms: int) -> None:
+        """Answer what has waited longer than it may."""
+        for waiter in self.pipeline.expire(now_ms):
+            self._answer_error(waiter.address, waiter.request_id, errors.OutcomeUnknown(self.region_id), turn)
+        for read in self.reads.expire(now_ms):
+            self._answer_error(read.address, read.request_id, errors.DeadlineExceeded("read"), turn)
+        if self._gathered and any(write.waiter.deadline_ms <= now_ms for write in self._gathered):
+            late = [write for write in self._gathered if write.waiter.deadline_ms <= now_ms]
+            self._gathered = [write for write in self._gathered if write.waiter.deadline_ms > now_ms]
+            self._gathered_bytes = sum(len(write.frame) for write in self._gathered)
+            self._refuse(late, turn, errors.DeadlineExceeded("propose"))
+
+    def _answer_error(self, address: bytes, request_id: int, detail: errors.ErrorDetail, turn: Turn) -> None:
+        turn.reply(address, request_id, encode(Kind.ERROR, request_id, self.region_id, errors.encode_error(detail)))

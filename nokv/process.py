@@ -21,7 +21,8 @@ from typing import Final
 import setproctitle
 import zmq
 
-from nokv.config import ConfigError, LogSection, NodeConfig, from_json
+from nokv.config import ConfigError, LogSection, NodeConfig
+from nokv.config_rules import from_json
 from nokv.exitcodes import EXIT_CONFIG as EXIT_CONFIG
 from nokv.exitcodes import EXIT_DATA_DIR as EXIT_DATA_DIR
 from nokv.exitcodes import EXIT_FINE as EXIT_FINE

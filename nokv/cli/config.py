@@ -10,7 +10,8 @@ import msgspec
 from nokv.cli.entry import CommandError
 from nokv.cli.options import json_option
 from nokv.cli.report import emit_json, table
-from nokv.config import ConfigError, NodeConfig, check
+from nokv.config import ConfigError, NodeConfig
+from nokv.config_rules import check
 from nokv.exitcodes import EXIT_CONFIG
 from nokv.node.settings import Settings, file_layer, flatten, load, merge, read_topology
 

@@ -60,7 +60,7 @@ def run(group: click.Group, name: str, arguments: Sequence[str] | None = None) -
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if not given:
-            click.echo(group.get_help(click.Context(group, info_name=name)), err=True)
+            click.echo(group.get_help(click.Context(group, info_name=name, **group.context_settings)), err=True)
             return EXIT_UNEXPECTED
         result = group.main(args=given, prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

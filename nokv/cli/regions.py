@@ -29,6 +29,11 @@ class RegionRow(Struct, frozen=True):
     leader: int
     replicas: tuple[dict[str, object], ...] = ()
 
+    @property
+    def epoch(self) -> str:
+        """The epoch for people."""
+        return f"v{self.version} c{self.conf_ver}"
+
 
 @click.group("regions", invoke_without_command=True)
 @reach_options

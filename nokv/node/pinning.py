@@ -15,7 +15,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from nokv.config import ConfigError, parse_cpu_list
+from nokv.config import ConfigError
+from nokv.config_rules import parse_cpu_list
 
 _SYSFS: Final = Path("/sys/devices/system/cpu")
 _CGROUP_V2: Final = Path("/sys/fs/cgroup/cpu.max")

@@ -10,7 +10,8 @@ import socket
 
 import psutil
 
-from nokv.config import NodeConfig, is_loopback, parse_address
+from nokv.config import NodeConfig
+from nokv.config_rules import is_loopback, parse_address
 from nokv.exitcodes import EXIT_CONFIG, EXIT_PORT
 from nokv.process import ProcessRefused
 

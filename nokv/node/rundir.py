@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from nokv.config import IPC_PATH_BYTES_MAX, LINK_NAME, ConfigError
+from nokv.config import LINK_NAME, ConfigError
+from nokv.config_rules import IPC_PATH_BYTES_MAX
 
 EFFECTIVE_NAME: Final = "effective.json"
 PID_NAME: Final = "pid"

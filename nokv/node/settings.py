@@ -17,7 +17,8 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from nokv.config import ConfigError, NodeConfig, check
+from nokv.config import ConfigError, NodeConfig
+from nokv.config_rules import check
 from nokv.topology import Topology, TopologyError, parse
 
 ENV_PREFIX: Final = "NOKV_"

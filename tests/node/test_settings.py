@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from nokv import config as config_module
-from nokv.config import ConfigError, NodeConfig, check, from_json, lease_ms, parse_cpu_list, to_json
+from nokv.config import ConfigError, NodeConfig, lease_ms, to_json
+from nokv.config_rules import check, from_json, parse_cpu_list
 from nokv.node.settings import Settings, env_layer, file_layer, flag_layer, flatten, load, merge, schema
 
 TOPOLOGY = {
@@ -208,7 +209,7 @@ def test_effective_configuration_survives_json(tmp_path: Path) -> None:
 
 def test_the_lease_is_shorter_than_any_election() -> None:
     raft = NodeConfig().raft
-    assert lease_ms(raft) == 900 < raft.tick_ms * raft.election_ticks
+    assert lease_ms(raft) == 800 < raft.tick_ms * (raft.election_ticks - 1)
 
 
 def test_every_field_has_its_reason() -> None:

@@ -82,9 +82,9 @@ max(commit_ts, newest commit + 1), as long as that is at most `ts_limit`, up to 
 line. The two further rules are those of duplicates: a request that finds its own commit on any key answers with it and
 does nothing; one that finds its own mark on any key is refused.
 
-Why a refusal that leaves no mark is final too: a conflict without `blind` is a commit above start_ts, which stays; below
-the safe point, where it might not, new writes are refused (SnapshotTooOld). The one refusal that is *not* final is
-KeyIsLocked: the same request may succeed later. A caller that gives up on it rolls its keys back first.
+Why a refusal that leaves no mark is final too: a conflict without `blind` is a commit above start_ts, which stays;
+below the safe point, where it might not, new writes are refused (SnapshotTooOld). The one refusal that is *not* final
+is KeyIsLocked: the same request may succeed later. A caller that gives up on it rolls its keys back first.
 
 A client that does not know the outcome of a one-phase write and cannot repeat it (its region was split, so that one
 request no longer covers the keys) asks CheckTxnStatus on any of the keys, with rollback_if_not_exist: the answer is the
@@ -98,7 +98,7 @@ What is left out, and why
 - Pessimistic locks: they need a lock manager between propose and apply; optimistic retries serve our workloads.
 - Async commit: it saves a round trip of two-phase commit at the price of a second definition of "committed". One-phase
   commit covers the common case.
-- Collapsing rollback marks: in Percolator it keeps runs of marks short. Ours are in nobody's way, and each one is exact.
+- Collapsing rollback marks: in TiKV it keeps runs of marks short. Ours are in nobody's way, and each one is exact.
 - Serializable isolation: this is snapshot isolation. A transaction that must not see write skew locks what it reads.
 - Raw keys without versions and TTLs of values.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from nokv.mvcc.evaluate import evaluate, evaluate_read, observed_ts, validate
 from nokv.mvcc.limits import APPLY_LIMITS, LIMITS, ApplyLimits, Limits
+from nokv.mvcc.records import NO_TS
 from nokv.proto.errors import (
     AlreadyCommitted,
     AlreadyExists,
@@ -22,7 +23,7 @@ from nokv.proto.errors import (
     TxnNotFound,
     WriteConflict,
 )
-from nokv.proto.ids import LATEST, U64_MAX, Ts
+from nokv.proto.ids import U64_MAX, Ts
 from nokv.proto.kv import (
     BatchGetReply,
     BatchGetRequest,
@@ -80,7 +81,7 @@ class Leader:
         self.engine = engine
         self.limits = limits
         self.apply_limits = apply_limits
-        self.read_ts_max = Ts(0)
+        self.read_ts_max = NO_TS
         self.ts_limit = Ts(U64_MAX - 1)
 
     def ask(self, request: KvRequest) -> Answer:
@@ -135,12 +136,12 @@ class LocalBackend:
         primary: bytes,
         start_ts: Ts,
         lock_ttl: int,
-        min_commit_ts: Ts = Ts(0),
+        min_commit_ts: Ts = NO_TS,
     ) -> dict[str, Any]:
         request = PrewriteRequest(FIRST_EPOCH, to_mutations(mutations), primary, start_ts, lock_ttl, min_commit_ts)
         answer = self.leader.ask(request)
         if isinstance(answer, PrewriteReply):
-            errors = [{"kind": KIND[type(error)], "key": error.key} for error in answer.errors]
+            errors = [keyed(error, mutations) for error in answer.errors]
             return {"errors": errors} if errors else {"ok": True}
         return {"errors": [keyed(answer, mutations)]}
 
@@ -255,6 +256,3 @@ def refused(answer: Answer) -> dict[str, Any]:
             "min_commit_ts": answer.min_commit_ts,
         }
     return outcome
-
-
-assert LATEST == U64_MAX

@@ -48,6 +48,11 @@ that the command is committed by applying it. Let A and B be two leaders, B in t
 2. So each window A ever issued from ends at or below B's `tso_ahead` at that moment.
 3. B begins at `tso_ahead` or above. A's timestamps are below, B's are not. No clock occurs in this argument.
 
+Should A become leader again so soon that its oracle was never told of B, the log tells it: B's window is one that A
+did not ask for, A applies it before it serves anything in its new term, and stops until it is told to lead again. Two
+leaders may by chance ask for the same `until`; so the host goes by the entry's origin as well, and stops the oracle on
+any TsoAhead that another process proposed.
+
 The slots behind A's last timestamp lie below `tso_ahead` as well, since whole steps are taken from a window.
 
 Why they also rise in real time

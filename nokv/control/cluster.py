@@ -115,13 +115,13 @@ class ControlState:
         Raises:
             ControlSeedError: the regions do not tile the key space, or a store or region is unfit.
         """
-        founders = sorted(stores, key=lambda store: store.id)
+        founders = tuple(stores)
         fault = _seed_fault(founders, regions)
         if fault is not None:
             raise ControlSeedError(fault)
         state = cls(engine)
         assert not state._stores and not len(state._directory), "a cluster is founded once"
-        state._replace(ControlSnapshot(SNAPSHOT_FORMAT, Ts(0), max(next_id, FIRST_ID), tuple(founders), tuple(regions)))
+        state._replace(ControlSnapshot(SNAPSHOT_FORMAT, Ts(0), max(next_id, FIRST_ID), founders, tuple(regions)))
         return state
 
     # ---- questions --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ Not here: the safety argument over leader changes (package docstring), the lease
 (the caller's), the durable `tso_ahead` (cluster.py).
 """
 
+from collections import deque
 from typing import Final
 
 from msgspec import Struct
@@ -30,6 +31,10 @@ that long has lost its lease."""
 WINDOW_RETRY_MS: Final = 1_000
 """A TsoAhead without an outcome for this long is asked for again. Committing both does no harm."""
 
+ASKED_MAX: Final = 16
+"""Windows asked for and not yet heard of. More cannot be under way in the time a leader keeps its office without any
+commit; a forgotten one that is committed after all is taken for another leader's, which is safe."""
+
 PHYSICAL_MS_MAX: Final = 1 << 45
 """Clock readings from here on (the year 3084) are not followed: half of the physical range, which leaves the oracle
 room to go on by itself above any reading it ever followed."""
@@ -44,13 +49,15 @@ class OracleStatistics(Struct, frozen=True):
     """Counters since the process started, and `ahead_ms`: how far the oracle's clock is ahead of the last wall reading.
 
     `steps_back`, `jumps` and `refused_readings` count suspicious readings of the wall clock: whoever sees them rise
-    should look at the node's time source. `waits` counts grants that found too little window left.
+    should look at the node's time source. `waits` counts grants that found too little window left, `foreign_windows`
+    how often another leader's window ended a leadership that the caller had not yet ended.
     """
 
     grants: int
     timestamps: int
     windows: int
     waits: int
+    foreign_windows: int
     steps_back: int
     jumps: int
     jump_ms_max: int
@@ -75,8 +82,8 @@ class Oracle:
         self._leading = False
         self._next = Ts(0)  # nothing below may be issued
         self._window = Ts(0)  # nothing from here on may be issued
-        self._asked = Ts(0)  # until of the newest window asked for
-        self._asked_at_ms = 0  # on the oracle's clock
+        self._asked: deque[Ts] = deque(maxlen=ASKED_MAX)  # windows under way, rising
+        self._asked_at_ms = 0  # when the last of them was asked for, on the oracle's clock
 
         # The oracle's clock: only rises while it leads
         self._clock_ms = 0
@@ -88,6 +95,7 @@ class Oracle:
         self._timestamps = 0
         self._windows = 0
         self._waits = 0
+        self._foreign_windows = 0
         self._steps_back = 0
         self._jumps = 0
         self._jump_ms_max = 0
@@ -103,14 +111,14 @@ class Oracle:
     def lead(self, ahead_until: Ts) -> None:
         """Begin to lead. `ahead_until` is the durable `tso_ahead`.
 
-        Requires: an entry of this replica's own term has been applied, hence all of earlier terms; no TsoAhead of an
-        earlier term is applied from now on. Nothing is issued before a window of this term is committed.
+        Requires: an entry of this replica's own term has been applied, hence all of earlier terms. Nothing is issued
+        before a window that was asked for after this call is committed.
         """
         assert 0 <= ahead_until <= TS_MAX
         self._leading = True
         self._next = Ts(-(-ahead_until // TS_STEP) * TS_STEP)
         self._window = self._next
-        self._asked = Ts(0)
+        self._asked.clear()
         self._clock_ms = physical_ms(ahead_until)
         self._wall_ms = None
         self._slew_rest_ms = 0
@@ -118,7 +126,6 @@ class Oracle:
     def stop(self) -> None:
         """The replica no longer leads, or is about to hand over. What is left of the window is lost."""
         self._leading = False
-        self._window = Ts(0)
 
     # ---- windows ----------------------------------------------------------------------------------------------------
 
@@ -134,22 +141,37 @@ class Oracle:
         half = ts_of(self._window_ms) // 2
         if self._window - head >= half:
             return None
-        if self._asked - head >= half and self._clock_ms - self._asked_at_ms < WINDOW_RETRY_MS:
+        newest = self._asked[-1] if self._asked else self._window
+        if newest - head >= half and self._clock_ms - self._asked_at_ms < WINDOW_RETRY_MS:
             return None
         until = ts_of(physical_ms(head) + 1 + self._window_ms)
         assert self._window < until <= TS_MAX
-        self._asked, self._asked_at_ms = until, self._clock_ms
+        if until != newest:
+            self._asked.append(until)
+        self._asked_at_ms = self._clock_ms
         return until
 
     def window_committed(self, until: Ts) -> None:
-        """A TsoAhead was applied. One that this leader did not propose cannot arrive while it leads; see `lead`."""
-        if self._leading and until > self._window:
-            self._window = until
-            self._windows += 1
+        """A TsoAhead was applied, anybody's. Call it in log order, before anything is granted that relies on the entry.
+
+        One that this oracle did not ask for since `lead` means that another replica has led in between and may have
+        issued from it: the oracle stops, and `lead` must be called again with the `tso_ahead` of now.
+        """
+        if not self._leading or until <= self._window:
+            return
+        if until not in self._asked:
+            self._foreign_windows += 1
+            self.stop()
+            return
+        self._window = until
+        self._windows += 1
+        while self._asked and self._asked[0] <= until:
+            self._asked.popleft()
 
     def window_dropped(self) -> None:
-        """The proposal was refused or dropped: the next `wanted_window` asks again at once."""
-        self._asked = Ts(0)
+        """The last proposal never reached the log: the next `wanted_window` asks again at once."""
+        if self._asked:
+            self._asked.pop()
 
     # ---- timestamps -------------------------------------------------------------------------------------------------
 
@@ -188,6 +210,7 @@ class Oracle:
             timestamps=self._timestamps,
             windows=self._windows,
             waits=self._waits,
+            foreign_windows=self._foreign_windows,
             steps_back=self._steps_back,
             jumps=self._jumps,
             jump_ms_max=self._jump_ms_max,

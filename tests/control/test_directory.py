@@ -52,6 +52,19 @@ def test_the_halves_of_a_split_are_news_in_an_order_that_swallows_nothing() -> N
     assert directory.fault() is None
 
 
+def test_news_are_ordered_by_key_not_by_id() -> None:
+    directory = Directory([region(5)])
+    right, left = region(3, b"m", b"", version=2), region(5, b"", b"m", version=2)
+    assert directory.news([right, left]) == (left, right)
+
+
+def test_what_overlaps_a_region_of_the_same_version_is_no_news() -> None:
+    directory = Directory([region(1, version=2)])
+    rival = region(2, b"m", b"", version=2)
+    assert directory.news([rival]) == ()
+    assert directory.put(rival) is None
+
+
 def test_a_right_half_that_is_heard_of_first_swallows_the_old_region_until_the_left_half_comes() -> None:
     old = region(1)
     directory = Directory([old])

@@ -124,6 +124,45 @@ def test_a_committed_window_after_the_leadership_ended_is_not_used() -> None:
     assert oracle.statistics().windows == 0
 
 
+def test_a_window_that_was_not_asked_for_ends_the_leadership() -> None:
+    """Another replica has led in between, and this one was elected again before anybody told its oracle."""
+    oracle = leader()
+    mine = granted(oracle, NOW_MS)[0]
+    theirs = ts_of(NOW_MS + 2 * TSO_WINDOW_MS, 7)
+    oracle.window_committed(theirs)
+    assert not oracle.leading
+    assert oracle.statistics().foreign_windows == 1
+    oracle.lead(theirs)
+    assert oracle.grant(NOW_MS, 1) is None
+    until = oracle.wanted_window(NOW_MS)
+    assert until is not None
+    oracle.window_committed(until)
+    assert granted(oracle, NOW_MS)[0] >= theirs > mine
+
+
+def test_every_window_under_way_is_its_own_in_any_case() -> None:
+    oracle = Oracle()
+    oracle.lead(Ts(0))
+    asked = [oracle.wanted_window(NOW_MS + at * WINDOW_RETRY_MS) for at in range(5)]
+    for until in asked:
+        assert until is not None
+        oracle.window_committed(until)
+        assert oracle.leading
+    assert oracle.statistics().windows == 5
+
+
+def test_a_frozen_clock_asks_for_the_same_window_again() -> None:
+    oracle = Oracle()
+    oracle.lead(ts_of(NOW_MS))
+    first = oracle.wanted_window(NOW_MS - 1)
+    assert oracle.wanted_window(NOW_MS - 1) is None
+    oracle.window_dropped()
+    assert oracle.wanted_window(NOW_MS - 1) == first
+    assert first is not None
+    oracle.window_committed(first)
+    assert oracle.leading
+
+
 def test_a_stopped_oracle_wants_nothing() -> None:
     oracle = leader()
     oracle.stop()
@@ -282,6 +321,13 @@ def test_a_successor_with_a_slow_clock_begins_above_everything_its_predecessor_c
     assert last_of_first + TS_STEP <= until <= theirs[0]
 
 
+def test_a_successor_with_a_slow_clock_lets_time_pass_all_the_same() -> None:
+    oracle = leader(now_ms=NOW_MS - 10_000, ahead_until=ts_of(NOW_MS))
+    issued = run(oracle, NOW_MS - 10_000, steps=51, step_ms=100)
+    assert issued[0] == ts_of(NOW_MS)
+    assert issued[-1] == ts_of(NOW_MS + 50 * 100 // 2)
+
+
 def test_leader_changes_do_not_push_timestamps_ahead_for_good() -> None:
     ahead, wall_ms = Ts(0), NOW_MS
     for _ in range(20):
@@ -298,10 +344,11 @@ def test_leader_changes_do_not_push_timestamps_ahead_for_good() -> None:
 
 
 class _Cluster(RuleBasedStateMachine):
-    """Three replicas with clocks of their own; a deposed leader keeps its window and goes on using it.
+    """Three replicas with clocks of their own, which apply the log as late as they like.
 
-    `tso_ahead` is what the log has decided. A proposal that has no outcome yet when the leader changes is either
-    committed before the successor begins, or lost: Raft allows nothing else.
+    A deposed leader keeps its window until it applies another leader's, and goes on using it. A proposal that has no
+    outcome yet when the leader changes is either committed before the successor begins, or lost: Raft allows nothing
+    else. A replica that is elected again may not have noticed that it was deposed.
     """
 
     REPLICAS = 3
@@ -309,12 +356,18 @@ class _Cluster(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.oracles = [Oracle(window_ms=40, count_max=PER_MS) for _ in range(self.REPLICAS)]
+        self.runs = [0] * self.REPLICAS
         self.walls = [NOW_MS] * self.REPLICAS
-        self.tso_ahead = Ts(0)
-        self.pending: list[Ts] = []
+        self.log: list[tuple[tuple[int, int], Ts]] = []  # (replica, its run) and until
+        self.applied = [0] * self.REPLICAS
+        self.pending: list[tuple[tuple[int, int], Ts]] = []
         self.leader: int | None = None
         self.issued: set[int] = set()
         self.by_leader: list[int] = []
+
+    @property
+    def tso_ahead(self) -> Ts:
+        return max((until for _origin, until in self.log), default=Ts(0))
 
     def take(self, replica: int, count: int) -> list[int]:
         reply = self.oracles[replica].grant(self.walls[replica], count)
@@ -326,17 +379,30 @@ class _Cluster(RuleBasedStateMachine):
         self.issued.update(fresh)
         return fresh
 
-    @rule(replica=st.integers(0, REPLICAS - 1), survives=st.booleans())
-    def elect(self, replica: int, survives: bool) -> None:
-        if survives and self.pending:
-            self.tso_ahead = max(self.tso_ahead, *self.pending)
+    @rule(replica=st.integers(0, REPLICAS - 1))
+    def apply(self, replica: int) -> None:
+        for origin, until in self.log[self.applied[replica] :]:
+            if origin == (replica, self.runs[replica]):
+                self.oracles[replica].window_committed(until)
+            else:
+                self.oracles[replica].stop()
+        self.applied[replica] = len(self.log)
+
+    @rule(replica=st.integers(0, REPLICAS - 1), survives=st.booleans(), noticed=st.booleans())
+    def elect(self, replica: int, survives: bool, noticed: bool) -> None:
+        if survives:
+            self.log += self.pending
         self.pending = []
         self.leader = replica
-        self.oracles[replica].lead(self.tso_ahead)
+        self.apply(replica)
+        if noticed or not self.oracles[replica].leading:
+            self.oracles[replica].lead(self.tso_ahead)
 
     @rule(replica=st.integers(0, REPLICAS - 1))
     def restart(self, replica: int) -> None:
         self.oracles[replica] = Oracle(window_ms=40, count_max=PER_MS)
+        self.runs[replica] += 1
+        self.applied[replica] = 0
         if replica == self.leader:
             self.leader = None
 
@@ -350,19 +416,19 @@ class _Cluster(RuleBasedStateMachine):
         assert self.leader is not None
         until = self.oracles[self.leader].wanted_window(self.walls[self.leader])
         if until is not None:
-            assert until > self.tso_ahead
-            self.pending.append(until)
+            self.pending.append(((self.leader, self.runs[self.leader]), until))
 
     @precondition(lambda self: self.pending and self.leader is not None)
     @rule(dropped=st.booleans())
     def decide(self, dropped: bool) -> None:
         assert self.leader is not None
-        until = self.pending.pop(0)
         if dropped:
+            self.pending.pop()
             self.oracles[self.leader].window_dropped()
             return
-        self.tso_ahead = max(self.tso_ahead, until)
-        self.oracles[self.leader].window_committed(until)
+        self.log.append(self.pending.pop(0))
+        self.apply(self.leader)
+        assert self.oracles[self.leader].leading
 
     @precondition(lambda self: self.leader is not None)
     @rule(count=st.integers(1, 50))
@@ -394,7 +460,7 @@ def test_long_random_runs_reach_many_leaderships_and_never_repeat(seed: int) -> 
         leads = cluster.leader is not None
         choice = rng.random()
         if choice < 0.03 or not leads:
-            cluster.elect(rng.randrange(3), rng.random() < 0.5)
+            cluster.elect(rng.randrange(3), rng.random() < 0.5, rng.random() < 0.5)
         elif choice < 0.04:
             cluster.restart(rng.randrange(3))
         elif choice < 0.2:
@@ -403,9 +469,11 @@ def test_long_random_runs_reach_many_leaderships_and_never_repeat(seed: int) -> 
             )
         elif choice < 0.4:
             cluster.propose()
-        elif choice < 0.6:
+        elif choice < 0.58:
             if cluster.pending and leads:
                 cluster.decide(rng.random() < 0.1)
+        elif choice < 0.6:
+            cluster.apply(rng.randrange(3))
         elif choice < 0.9:
             cluster.grant(rng.randint(1, 50))
         else:

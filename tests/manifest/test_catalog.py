@@ -1,5 +1,7 @@
 """The catalog: placement is durable, a confirmed replica is never fresh again, states move only as the table allows."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -7,13 +9,14 @@ from hypothesis import strategies as st
 
 from nokv.control.cluster import ControlState
 from nokv.manifest.catalog import Catalog, CatalogCounts, CatalogError, read_entries, read_offline
-from nokv.manifest.identity import IDENTITY_FORMAT, StoreIdentity, write_identity
+from nokv.manifest.identity import IDENTITY_FORMAT, StoreIdentity, UnknownFormatError, write_identity
 from nokv.proto.control import RegionSeed
 from nokv.proto.ids import ClusterId, RegionId, StoreId, WorkerId
 from nokv.proto.region import Region, RegionState
 from nokv.region.lifecycle import IllegalTransition, may_become
 from nokv.storage.engine import ColumnFamily, CorruptionError
-from nokv.storage.keys import catalog_key
+from nokv.storage.keys import STORE_IDENTITY_KEY, catalog_key
+from nokv.storage.lmdb_engine import LmdbEngine
 from nokv.storage.memory_engine import MemoryEngine
 from tests.control.builders import region, store, three_regions
 
@@ -101,6 +104,8 @@ def test_a_confirmed_replica_is_not_fresh_once_that_is_durable() -> None:
         (region(1, stores=(1, 2), learners=(2,)), 0, True),
         (region(1, stores=(1, 2), learners=(1,)), 0, False),
         (region(1, stores=(1, 2), learners=(1,)), 1, False),
+        (region(1, stores=(1,), state=RegionState.NEW), 0, False),
+        (region(1, state=RegionState.REMOVING), 1, False),
     ],
 )
 def test_the_only_voter_and_the_named_leader_campaign(placed: Region, first_leader: int, campaign: bool) -> None:
@@ -252,6 +257,18 @@ def test_memory_and_engine_never_differ_and_confirmations_stay(
 
 def test_an_engine_that_was_never_started_has_no_catalog() -> None:
     assert read_offline(MemoryEngine()) is None
+
+
+def test_the_catalog_of_another_format_is_refused(tmp_path: Path) -> None:
+    engine = LmdbEngine(tmp_path / "lmdb")
+    Catalog(engine, S1).place(region(1), W0)
+    engine.put(ColumnFamily.META, STORE_IDENTITY_KEY, msgspec.msgpack.encode([IDENTITY_FORMAT + 1, "new shape"]))
+    engine.checkpoint()
+    engine.close()
+    engine = LmdbEngine(tmp_path / "lmdb")
+    with pytest.raises(UnknownFormatError, match=f"format {IDENTITY_FORMAT + 1}"):
+        read_offline(engine)
+    engine.close()
 
 
 def test_offline_shows_local_replicas_and_what_lies_elsewhere() -> None:

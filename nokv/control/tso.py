@@ -82,7 +82,7 @@ class Oracle:
         self._leading = False
         self._next = Ts(0)  # nothing below may be issued
         self._window = Ts(0)  # nothing from here on may be issued
-        self._asked: deque[Ts] = deque(maxlen=ASKED_MAX)  # windows under way, rising
+        self._asked: deque[Ts] = deque(maxlen=ASKED_MAX)  # windows under way, never falling
         self._asked_at_ms = 0  # when the last of them was asked for, on the oracle's clock
 
         # The oracle's clock: only rises while it leads
@@ -146,8 +146,7 @@ class Oracle:
             return None
         until = ts_of(physical_ms(head) + 1 + self._window_ms)
         assert self._window < until <= TS_MAX
-        if until != newest:
-            self._asked.append(until)
+        self._asked.append(until)
         self._asked_at_ms = self._clock_ms
         return until
 

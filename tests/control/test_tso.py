@@ -103,6 +103,15 @@ def test_a_dropped_proposal_is_asked_for_at_once_a_silent_one_after_a_while() ->
     assert oracle.wanted_window(NOW_MS + 2 + WINDOW_RETRY_MS) is not None
 
 
+def test_a_new_leadership_does_not_wait_for_a_window_of_the_last_one() -> None:
+    oracle = Oracle()
+    oracle.lead(Ts(0))
+    assert oracle.wanted_window(NOW_MS) is not None
+    oracle.stop()
+    oracle.lead(Ts(0))
+    assert oracle.wanted_window(NOW_MS + 1) is not None
+
+
 def test_demand_beyond_the_window_asks_for_more_although_little_time_passed() -> None:
     oracle = leader()
     for _ in range(TSO_WINDOW_MS * PER_MS // TSO_COUNT_MAX * 6 // 10):

@@ -7,8 +7,8 @@ A node's folder (mode 0700)::
     peers.allow     public keys of the other nodes
 
 A key file has a line `public <key>` and a line `secret <key>`; an allow file one key a line, with an optional
-`until=YYYY-MM-DD` (valid through that day, UTC) and a note behind it. Keys are Z85. A comment is a line that begins
-with "# ": Z85 has a "#" of its own, but no space.
+`until=YYYY-MM-DD` (valid through that day, UTC) and a note behind it. Keys are Z85. A line that begins with "#" is a
+comment: no key does, since "#" in front would make its first group larger than 32 bits.
 
 Why: one key pair serves both planes and is the node's identity as a peer, so there is one secret to keep.
 Invariants: a secret that others can read, or a list that others can write, is refused; nothing is ever overwritten;
@@ -200,7 +200,7 @@ def _lines(path: Path, bytes_max: int, *, forbidden_mode: int) -> Iterator[tuple
     except UnicodeDecodeError:
         raise KeyFileError(f"{path}: is not text") from None
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip() and line != "#" and not line.startswith("# "):
+        if line.strip() and not line.startswith("#"):
             yield number, line.strip()
 
 

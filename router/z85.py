@@ -1,7 +1,7 @@
 """Z85, the text form of CURVE keys (ZeroMQ RFC 32): five characters for four bytes.
 
 Invariants: `decode(encode(key)) == key`; only the 85 characters of the alphabet, and no value above 2**32 - 1 in a
-group, are accepted. Z85 contains "#" but no space, quote or backslash.
+group, are accepted. Z85 has no space, quote or backslash, and no group begins with "#".
 Not here: where keys are kept (curve.py), who may use one (auth.py).
 """
 

@@ -130,7 +130,7 @@ def fill_keys(spec: LoadSpec, procs: int) -> float:
     replace = msgspec.structs.replace
     specs = [replace(spec, fill_from=borders[at], fill_to=borders[at + 1]) for at in range(procs)]
     return max(
-        result.fill_s for result in _run([part for part in specs if part.fill_to > part.fill_from], GRACE_S * 10)
+        result.fill_s for result in _run([part for part in specs if part.fill_to > part.fill_from], FILL_TIMEOUT_S)
     )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from nokv.proto.ids import LogIndex, RegionId, Term
 from nokv.proto.raft import ConfState, Entry, HardState, Snapshot, SnapshotMetadata
 from nokv.raft.errors import Compacted, SnapshotOutOfDate, Unavailable
+from nokv.raft.sizes import entry_bytes
 from nokv.storage.engine import ColumnFamily, CorruptionError, Engine
 from nokv.storage.keys import (
     RAFT_LOG_PREFIX,
@@ -23,7 +24,7 @@ from nokv.storage.keys import (
     raft_hard_state_key,
     raft_log_bounds,
 )
-from nokv.storage.raft_log import SnapshotSource, entry_size, no_snapshot
+from nokv.storage.raft_log import SnapshotSource, no_snapshot
 from nokv.storage.wal_records import (
     decode_base,
     decode_conf_state,
@@ -116,7 +117,7 @@ class EngineRaftLog:
         used_bytes = 0
         for index in range(lo, hi):
             entry = self._entry(LogIndex(index))
-            used_bytes += entry_size(entry)
+            used_bytes += entry_bytes(entry)
             if used_bytes > max_bytes and found:
                 break
             found.append(entry)

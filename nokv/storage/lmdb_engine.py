@@ -13,7 +13,7 @@ Invariants: an environment is open at most once in a process, and never used in 
 leaves the open transaction as it was; any other failure of a checkpoint closes the engine for good.
 Not here: what is stored (keys.py, nokv.mvcc.records), when to checkpoint (the owner, by `dirty_bytes` and time).
 
-Stored value = value crc32c(u8(column family) key value) as 4 bytes, little-endian.
+Stored value = value u32(crc32c of u8(column family) u16(length of key) key value), integers little-endian.
 """
 
 import errno
@@ -52,21 +52,25 @@ READERS_MAX: Final = 64
 CHECKSUM_BYTES: Final = 4
 DATA_FILE: Final = "data.mdb"
 
-_SEEDS: Final = tuple(extend(0, bytes([cf])) for cf in ColumnFamily)
+_SEEDS: Final = tuple(
+    tuple(extend(0, bytes([cf]) + length.to_bytes(2, "little")) for length in range(ENGINE_KEY_BYTES_MAX + 1))
+    for cf in ColumnFamily
+)
+"""Checksums to go on from: the key's length tells where it ends and the value begins."""
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _CORRUPTION: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
 
 
 def _seal(cf: ColumnFamily, key: bytes, value: bytes) -> bytes:
     """The stored form of a value."""
-    checksum: int = extend(extend(_SEEDS[cf], key), value)
+    checksum: int = extend(extend(_SEEDS[cf][len(key)], key), value)
     return value + checksum.to_bytes(CHECKSUM_BYTES, "little")
 
 
 def _unseal(cf: ColumnFamily, key: bytes, stored: bytes) -> bytes:
     """The value of a stored form. Raises CorruptionError if it is not what was stored under this key."""
     value = stored[:-CHECKSUM_BYTES]
-    checksum: int = extend(extend(_SEEDS[cf], key), value)
+    checksum: int = extend(extend(_SEEDS[cf][len(key)], key), value)
     if checksum.to_bytes(CHECKSUM_BYTES, "little") != stored[-CHECKSUM_BYTES:]:
         raise CorruptionError(
             f"value of {cf.name} key {key.hex()} fails its checksum: rebuild this replica from others"
@@ -415,6 +419,10 @@ class LmdbEngine(_LmdbReads):
             self._allocate(bytes_after)
         except OutOfSpaceError as error:
             raise _NotCommittedError(txn, error) from error
+        except StorageError:
+            # Here, not wherever it would be collected: only this thread can give the writer mutex back.
+            txn.abort()
+            raise
         try:
             txn.commit()
             if map_bytes != self._map_bytes:

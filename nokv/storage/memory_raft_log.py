@@ -12,7 +12,8 @@ from typing import Final
 from nokv.proto.ids import LogIndex, RegionId, Term
 from nokv.proto.raft import ConfState, Entry, HardState, Snapshot, SnapshotMetadata
 from nokv.raft.errors import Compacted, SnapshotOutOfDate, Unavailable
-from nokv.storage.raft_log import SnapshotSource, entry_size, no_snapshot
+from nokv.raft.sizes import entry_bytes
+from nokv.storage.raft_log import SnapshotSource, no_snapshot
 
 
 class MemoryRaftLog:
@@ -62,7 +63,7 @@ class MemoryRaftLog:
         found: list[Entry] = []
         used_bytes = 0
         for entry in self._entries[lo - self._base_index - 1 : hi - self._base_index - 1]:
-            used_bytes += entry_size(entry)
+            used_bytes += entry_bytes(entry)
             if used_bytes > max_bytes and found:
                 break
             found.append(entry)

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from nokv.proto.ids import LogIndex, RegionId, Term
 from nokv.proto.raft import ConfState, Entry, HardState, Snapshot, SnapshotMetadata
 from nokv.raft.errors import Compacted, SnapshotOutOfDate, SnapshotTemporarilyUnavailable, Unavailable
+from nokv.raft.sizes import entry_bytes
 from nokv.raft.storage import Storage
 from nokv.storage.engine import CorruptionError
 from nokv.storage.wal import Wal
@@ -136,7 +137,7 @@ class RaftLog:
             entry = cached(index)
             run = (entry,) if entry is not None else self._read_run(index, hi, max_bytes - used_bytes)
             for entry in run:
-                used_bytes += entry_size(entry)
+                used_bytes += entry_bytes(entry)
                 if used_bytes > max_bytes and found:
                     return found
                 found.append(entry)

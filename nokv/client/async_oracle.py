@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from nokv.client.async_net import AsyncNet
-from nokv.client.errors import ClientClosedError, NokvError
+from nokv.client.errors import ClientClosedError, NokvError, TimeoutError, UnavailableError
 from nokv.client.link import EXPIRY_SLACK_S
 from nokv.client.op import Op
 from nokv.proto.control import TsoReply, TsoRequest, encode_body
@@ -40,6 +40,7 @@ class AsyncOracle:
         self._waiting: list[_Waiting] = []
         self._batch: list[_Waiting] = []
         self._scheduled = False
+        self._fetching: Op | None = None
         net.on_expiry(self._expire)
 
     async def fresh(self, op: Op) -> Ts:
@@ -58,6 +59,8 @@ class AsyncOracle:
         self._net.wake_at(op.deadline)
         ts = await waiter
         if ts is None:
+            if self._fetching is not None:
+                op.inherit(self._fetching)
             raise op.expired()
         return ts
 
@@ -70,13 +73,15 @@ class AsyncOracle:
 
     async def _fetch(self, batch: list[_Waiting]) -> None:
         latest = max((op for _, op in batch), key=lambda op: op.deadline)
-        op = latest.child("timestamp", self._net.now())
+        op = self._fetching = latest.child("timestamp", self._net.now())
         try:
             reply = await self._caller.control(op, Kind.TSO, encode_body(TsoRequest(len(batch))), _decode)
         except asyncio.CancelledError:
             self._waiting, waiting = [], self._waiting
             _fail(batch + waiting, ClientClosedError("the client was closed"))
             raise
+        except (TimeoutError, UnavailableError):
+            _tell(batch, None)  # the latest of their deadlines has passed, so all have
         except NokvError as error:
             _fail(batch, error)
         else:
@@ -102,6 +107,12 @@ class AsyncOracle:
                 else:
                     next_due = min(next_due, op.deadline)
         return next_due
+
+
+def _tell(entries: list[_Waiting], ts: Ts | None) -> None:
+    for waiter, _ in entries:
+        if not waiter.done():
+            waiter.set_result(ts)
 
 
 def _fail(entries: list[_Waiting], error: NokvError) -> None:

@@ -180,6 +180,14 @@ class Op:
         for hook in self._hooks:
             hook.retry(self.name, self.attempts, cause, delay_s)
 
+    def inherit(self, other: "Op") -> None:
+        """What a call that this one waited for has met; so that the end is told by its real cause."""
+        self.attempts += other.attempts
+        if other.last is not None:
+            self.last, self.region = other.last, other.region
+        self.met_leader = self.met_leader or other.met_leader
+        self.nodes_seen.update(other.nodes_seen)
+
     # ---- ends -------------------------------------------------------------------------------------------------------
 
     def failed(self, error: NokvError) -> NokvError:

@@ -27,7 +27,6 @@ from nokv.proto.errors import (
     KeyIsLocked,
     NotLeader,
     Remedy,
-    ServerIsBusy,
     ShuttingDown,
     decode_error,
 )
@@ -74,7 +73,7 @@ def judge(op: Op, cache: RegionCache, *, kind: int, route: RegionRoute, store_id
         verdict, cause = _silence(op, cache, kind=kind, route=route, store_id=store_id, trail=trail, answer=answer)
     elif code == Kind.ERROR:
         detail = _detail(op, body)
-        if isinstance(detail, ServerIsBusy | KeyIsLocked):
+        if not isinstance(detail, NotLeader | EpochNotMatch | ShuttingDown):
             op.met_leader = True
         cause = error_of(detail)
         verdict = _refusal(op, cache, route=route, store_id=store_id, trail=trail, detail=detail, cause=cause)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 
 import msgspec
 
@@ -84,8 +85,8 @@ class FakeCluster:
         self.next_id = 1
         self.regions: dict[RegionId, Region] = {}
         self.leaders: dict[RegionId, StoreId] = {RegionId(0): StoreId(1)}
-        for at, (start, end) in enumerate(zip(borders, borders[1:], strict=False)):
-            self._add_region(start, end, RegionEpoch(1, 1), StoreId(at % self.store_count + 1))
+        for at, (start, end) in enumerate(pairwise(borders)):
+            self.add_region(start, end, RegionEpoch(1, 1), StoreId(at % self.store_count + 1))
         self.last_ts = self.first_ts
         self.max_read = 0
         self.rules: list[Rule] = []
@@ -96,7 +97,8 @@ class FakeCluster:
 
     # ---- what tests change ------------------------------------------------------------------------------------------
 
-    def _add_region(self, start: bytes, end: bytes, epoch: RegionEpoch, leader: StoreId) -> Region:
+    def add_region(self, start: bytes, end: bytes, epoch: RegionEpoch, leader: StoreId) -> Region:
+        """A region with a replica on every store."""
         region_id = RegionId(self.next_id)
         peers = tuple(Peer(PeerId(region_id * 100 + store), store) for store in self.stores)
         self.next_id += 1
@@ -115,7 +117,7 @@ class FakeCluster:
             epoch = RegionEpoch(old.epoch.version + 1, old.epoch.conf_ver)
             self.regions[old.id] = Region(old.id, old.start, key, epoch, old.peers)
             leader = StoreId(self.leaders[old.id] % self.store_count + 1)
-            return self._add_region(key, old.end, epoch, leader)
+            return self.add_region(key, old.end, epoch, leader)
 
     def lead(self, region_id: int, store_id: int) -> None:
         """Make a store the leader."""

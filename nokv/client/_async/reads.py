@@ -13,6 +13,7 @@ import msgspec
 
 from nokv.client._async.caller import Caller, Locate
 from nokv.client.async_net import AsyncNet
+from nokv.client.errors import LimitError
 from nokv.client.key_range import Cursor, KeyRange
 from nokv.client.link import Session
 from nokv.client.net import Request
@@ -31,6 +32,9 @@ from nokv.proto.kv import (
     encode_body,
 )
 from nokv.proto.region import Region
+
+BATCH_KEYS: Final = 1024
+"""Keys asked for in one request; keeps a node's turn short. Halved when the node says that a reply got too long."""
 
 _decode_get: Final = msgspec.msgpack.Decoder(GetReply).decode
 _decode_batch: Final = msgspec.msgpack.Decoder(BatchGetReply).decode
@@ -72,18 +76,24 @@ class Reads:
         op.read_ts = ts
         found: dict[bytes, bytes | None] = {}
         wanted = list(keys)
+        size = min(BATCH_KEYS, self._session.limits.batch_keys_max)
         while wanted:
-            asked = await self._ask(op, wanted, ts)
+            asked = await self._ask(op, wanted, ts, size=size)
             wanted = []
             delay_s = 0.0
             for (route, store_id, group), answer in asked:
                 if answer[0] == Kind.OK:
                     values = self._caller.decoded(op, _decode_batch, answer[1]).values
                     found.update(zip(group, values, strict=True))
-                else:
+                    continue
+                wanted += group
+                try:
                     wait_s = await self._caller.settle(op, Kind.KV_BATCH_GET, route, store_id, answer)
                     delay_s = max(delay_s, wait_s)
-                    wanted += group
+                except LimitError:
+                    if len(group) == 1:
+                        raise
+                    size = min(size, len(group) // 2)  # the values were too much for one reply
             if wanted and delay_s:
                 await self._caller.pause(op, delay_s)
         return {key: value for key in keys if (value := found[key]) is not None}
@@ -110,9 +120,9 @@ class Reads:
         return reply
 
     async def _ask(
-        self, op: Op, keys: Sequence[bytes], ts: Ts
+        self, op: Op, keys: Sequence[bytes], ts: Ts, *, size: int
     ) -> "list[tuple[tuple[RegionRoute, StoreId, list[bytes]], tuple[int, bytes]]]":
-        """One attempt for all keys at once: a request to each region, paired with its answer."""
+        """One attempt for all keys at once: requests of up to `size` keys to each region, paired with their answers."""
         grouped: dict[RegionId, tuple[RegionRoute, list[bytes]]] = {}
         for key in keys:
             route = self._cache.lookup(key)
@@ -124,7 +134,7 @@ class Reads:
         for route, group in grouped.values():
             route, store_id, endpoint = await self._caller.whom(op, _pinned(self._cache, route), b"")
             due = op.attempt_due(self._net.now())
-            for chunk in _chunks(group, self._session.limits.batch_keys_max):
+            for chunk in _chunks(group, size):
                 op.attempts += 1
                 body = encode_body(BatchGetRequest(route.region.epoch, tuple(chunk), ts))
                 asked.append((route, store_id, chunk))

@@ -46,6 +46,7 @@ class Caller:
         self._net = net
         self._cache = cache
         self._connect_timeout_s = connect_timeout_s
+        self._last_teller: Endpoint | None = None
         self.resolver: Resolver | None = None
         """Who looks after locks; set once by the client, since it sends requests itself."""
 
@@ -195,7 +196,7 @@ class Caller:
 
     def _refresh_all(self) -> None:
         until = self._net.now() + self._connect_timeout_s
-        for endpoint in self._cache.endpoints():
+        for endpoint in self._tellers():
             now = self._net.now()
             if now >= until or self._learn_from(endpoint, due=min(until, now + ATTEMPT_S)) is None:
                 return
@@ -205,9 +206,14 @@ class Caller:
         directory = self._directory_of(endpoint, due=due)
         if isinstance(directory, NokvError):
             return directory
+        self._last_teller = endpoint
         self._cache.learn_routes(directory)
         net_log.debug("learned %d stores, %d regions", len(directory.stores), len(directory.regions))
         return None
+
+    def _tellers(self) -> list[Endpoint]:
+        """Everybody who could tell the routes, first who did so last."""
+        return sorted(self._cache.endpoints(), key=lambda endpoint: endpoint != self._last_teller)
 
     def directory(self, op: Op) -> RoutesReply:
         """All stores and regions as the first node that answers knows them now.
@@ -217,7 +223,7 @@ class Caller:
         """
         self.connect(op)
         failures: dict[str, NokvError] = {}
-        for endpoint in self._cache.endpoints():
+        for endpoint in self._tellers():
             directory = self._directory_of(endpoint, due=op.attempt_due(self._net.now()))
             if not isinstance(directory, NokvError):
                 self._cache.learn_routes(directory)

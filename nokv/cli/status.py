@@ -38,7 +38,10 @@ def status(url: str, topology: str, cluster: bool, watch: float | None, timeout:
 @timeout_option(30.0)
 @json_option
 def wait_ready(url: str, topology: str, cluster: bool, timeout: float, as_json: bool) -> int:
-    """Wait until all nodes are up and every region has a leader; exit 4 when time runs out."""
+    """Wait until all nodes are up and every region has a leader.
+
+    Exit 4 when time runs out.
+    """
     deadline = time.monotonic() + timeout
     with Reach(url, topology) as reach:
         while True:

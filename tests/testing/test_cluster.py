@@ -1,0 +1,58 @@
+"""LocalCluster with three real nodes, and the demo on it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nokv
+from nokv.testing.audit import compare_replicas
+from nokv.testing.cluster import ClusterError, LocalCluster
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+
+
+def test_three_nodes_survive_the_loss_of_one(tmp_path: Path) -> None:
+    with LocalCluster(nodes=3, workers=1, regions=3) as cluster, nokv.Client(cluster.url, timeout=20.0) as db:
+        for number in range(30):
+            db.put(b"%d-key" % number, b"1")
+        counts = cluster.leader_count()
+        assert sum(counts.values()) == 3
+        victim = cluster.node(max(counts, key=lambda store_id: counts[store_id]))
+        victim.kill()
+        assert not victim.is_running()
+        for number in range(30):
+            db.put(b"%d-key" % number, b"2")
+        victim.start()
+        cluster.wait_ready()
+        addresses = {store.id: cluster.node(store.id).address for store in cluster.topology.stores}
+        views = compare_replicas(cluster.asker, addresses, cluster.routes())
+        assert [view.describe() for view in views if not view.equal] == []
+        assert sum(view.replicas[0].records for view in views) >= 30
+
+
+def test_a_cluster_that_cannot_come_up_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="ended with 5"), LocalCluster(nodes=1, settings={"raft.tick_ms": 0}):
+        pass
+
+
+def test_data_in_a_given_directory_stays(tmp_path: Path) -> None:
+    for round_number in range(2):
+        with LocalCluster(nodes=1, data_dir=tmp_path / "d") as cluster, nokv.Client(cluster.url, timeout=20.0) as db:
+            assert db.get(b"k") == (b"v" if round_number else None)
+            db.put(b"k", b"v")
+            cluster.drain()
+    assert (tmp_path / "d" / "node-1" / "VERSION").exists()
+
+
+def test_the_demo_passes() -> None:
+    command = [sys.executable, "-m", "nokv.cli.node", "demo", "--for", "6", "--ports", "auto", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["passed"] and report["replicas_equal"]
+    assert report["wrong_keys"] == 0
+    assert report["killed_node"] > 0 and report["killed_leaders"] > 0
+    assert report["acknowledged"] > 100

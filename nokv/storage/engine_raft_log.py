@@ -108,10 +108,13 @@ class EngineRaftLog:
 
         Raises:
             Compacted: `lo` is at or below the base.
+            Unavailable: there are no entries.
             CorruptionError: a stored entry is damaged or missing.
         """
         if lo <= self._base_index:
             raise Compacted
+        if self._last_index == self._base_index:
+            raise Unavailable
         assert lo <= hi <= self._last_index + 1
         found: list[Entry] = []
         used_bytes = 0

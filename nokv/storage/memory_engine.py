@@ -6,8 +6,8 @@ Invariants: `crash` restores precisely the last checkpoint; nothing else ever lo
 Not here: checksums (there is no disk to lie), cost (nothing here says how fast LMDB is).
 """
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NoReturn
 
 from sortedcontainers import SortedDict
 
@@ -18,12 +18,25 @@ PAIR_OVERHEAD_BYTES: Final = 16
 """What a pair is taken to cost beside its key and value, in the estimates below."""
 
 
+class _Gone(Sequence[Any]):
+    """Stands where the tables were, so that any use of them raises."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def __getitem__(self, at: Any) -> NoReturn:
+        raise AssertionError(self._why)
+
+    def __len__(self) -> int:
+        return 0
+
+
 class _Tables:
     """Ordered pairs of each column family, with the reads of the contract."""
 
     __slots__ = ("tables",)
 
-    def __init__(self, tables: "tuple[SortedDict[bytes, bytes], ...]") -> None:
+    def __init__(self, tables: "Sequence[SortedDict[bytes, bytes]]") -> None:
         self.tables = tables
 
     def get(self, cf: ColumnFamily, key: bytes) -> bytes | None:
@@ -56,16 +69,11 @@ class _Tables:
 class MemorySnapshot(_Tables):
     """A copy of one checkpoint."""
 
-    __slots__ = ("_open",)
-
-    def __init__(self, tables: "tuple[SortedDict[bytes, bytes], ...]") -> None:
-        super().__init__(tables)
-        self._open = True
+    __slots__ = ()
 
     def close(self) -> None:
         """Release it; idempotent."""
-        self._open = False
-        self.tables = ()
+        self.tables = _Gone("the snapshot is closed")
 
 
 class MemoryEngine(_Tables):
@@ -80,9 +88,9 @@ class MemoryEngine(_Tables):
     __slots__ = (
         "_before",
         "_checkpoints",
-        "_closed",
         "_dirty_bytes",
         "_failure",
+        "_live_tables",
         "_on_done",
         "_result",
         "_running",
@@ -93,6 +101,7 @@ class MemoryEngine(_Tables):
 
     def __init__(self, *, capacity_bytes: int | None = None, manual_checkpoints: bool = False) -> None:
         super().__init__(tuple(SortedDict() for _ in ColumnFamily))
+        self._live_tables = self.tables
         # Constant, or the owner's to set.
         self.capacity_bytes = capacity_bytes
         self.manual_checkpoints = manual_checkpoints
@@ -107,14 +116,12 @@ class MemoryEngine(_Tables):
         self._used_bytes = 0
         self._dirty_bytes = 0
         self._checkpoints = 0
-        self._closed = False
 
     # ---- writes ----
 
     def put(self, cf: ColumnFamily, key: bytes, value: bytes) -> None:
         """Set `key` in the open transaction."""
         assert 0 < len(key) <= ENGINE_KEY_BYTES_MAX
-        self._assert_usable()
         table = self.tables[cf]
         before = table.get(key)
         self._before.setdefault((cf, key), before)
@@ -126,7 +133,6 @@ class MemoryEngine(_Tables):
     def delete(self, cf: ColumnFamily, key: bytes) -> bool:
         """Remove `key`; True if it was there."""
         assert 0 < len(key) <= ENGINE_KEY_BYTES_MAX
-        self._assert_usable()
         before = self.tables[cf].pop(key, None)
         if before is None:
             return False
@@ -143,14 +149,15 @@ class MemoryEngine(_Tables):
 
     def checkpoint(self) -> None:
         """Make the present state the one that a crash returns to. Raises what the contract says."""
-        self._assert_usable()
-        self._commit()
+        self.begin_checkpoint(_nothing)
+        self.finish_checkpoint()
 
     def begin_checkpoint(self, on_done: Callable[[], None]) -> None:
         """Start a checkpoint; see `manual_checkpoints` for when it ends."""
         self._assert_usable()
         self._running = True
         self._on_done = on_done
+        self.tables = _Gone("a checkpoint is running")
         if not self.manual_checkpoints:
             self.complete_checkpoint()
 
@@ -172,6 +179,8 @@ class MemoryEngine(_Tables):
         if self._on_done is not None:
             self.complete_checkpoint()
         self._running = False
+        if self._result is None or isinstance(self._result, OutOfSpaceError):
+            self.tables = self._live_tables
         result, self._result = self._result, None
         if result is not None:
             raise result
@@ -199,18 +208,18 @@ class MemoryEngine(_Tables):
         self._on_done = None
         self._result = None
         self._failure = None
-        self._closed = False
+        self.tables = self._live_tables
 
     def _roll_back(self) -> None:
         for (cf, key), value in self._before.items():
             if value is None:
-                self.tables[cf].pop(key, None)
+                self._live_tables[cf].pop(key, None)
             else:
-                self.tables[cf][key] = value
+                self._live_tables[cf][key] = value
         self._before.clear()
         self._dirty_bytes = 0
         self._used_bytes = sum(
-            len(key) + len(value) + PAIR_OVERHEAD_BYTES for table in self.tables for key, value in table.items()
+            len(key) + len(value) + PAIR_OVERHEAD_BYTES for table in self._live_tables for key, value in table.items()
         )
 
     # ---- the rest of the contract ----
@@ -233,15 +242,18 @@ class MemoryEngine(_Tables):
             used_bytes=self._used_bytes,
             dirty_bytes=self._dirty_bytes,
             checkpoints=self._checkpoints,
-            entries=sum(len(table) for table in self.tables),
+            entries=sum(len(table) for table in self._live_tables),
         )
 
     def close(self) -> None:
         """Drop the open transaction. `crash` opens it again, as a restarted process would."""
-        assert not self._running
         self.crash()
-        self._closed = True
+        self.tables = _Gone("the engine is closed")
 
     def _assert_usable(self) -> None:
-        assert not self._closed
-        assert not self._running
+        if isinstance(self.tables, _Gone):
+            self.tables[0]
+
+
+def _nothing() -> None:
+    """Nobody to wake: the caller waits."""

@@ -56,9 +56,11 @@ class MemoryRaftLog:
         return self._base_term if index == self._base_index else self._entries[index - self._base_index - 1].term
 
     def entries(self, lo: LogIndex, hi: LogIndex, max_bytes: int) -> list[Entry]:
-        """Entries lo <= index < hi, as many as fit into max_bytes, but at least one. Raises Compacted."""
+        """Entries lo <= index < hi, as many as fit into max_bytes, but at least one. Raises Compacted, Unavailable."""
         if lo <= self._base_index:
             raise Compacted
+        if not self._entries:
+            raise Unavailable
         assert lo <= hi <= self.last_index() + 1
         found: list[Entry] = []
         used_bytes = 0

@@ -122,12 +122,15 @@ class RaftLog:
 
         Raises:
             Compacted: `lo` is at or below the base.
+            Unavailable: there are no entries.
             CorruptionError: an entry in the file is no longer what was written.
             StorageError: the disk failed.
         """
         group = self._group
         if lo <= group.base_index:
             raise Compacted
+        if not group.terms:
+            raise Unavailable
         assert lo <= hi <= group.last_index + 1
         found: list[Entry] = []
         cached = self._group.cached.get

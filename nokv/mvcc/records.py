@@ -4,15 +4,17 @@ Grammar (integers big-endian; keys are in nokv.storage.keys)::
 
     LOCK    key            lock   := kind u8  flags u8  start_ts u64  ttl_ms u32  min_commit_ts u64  txn_size u32
                                      primary_bytes u16  primary  [value]
+                           kind   := PUT 0 | DELETE 1 | LOCK 2
+                           flags  := 0 | INLINE 0x04            INLINE, kind PUT only: the value follows
     WRITE   key@commit_ts  commit := head u8  start_ts u64  tail
-                           head   := kind (bits 0-1) | INLINE | RAISED
+                           head   := kind | INLINE 0x04 | RAISED 0x08
                            tail   := value                      kind PUT with INLINE
                                    | last_change u64            kind LOCK
                                    | nothing
-    DEFAULT key@start_ts   trace  := VALUE value                long value of this transaction
-                                   | ROLLED_BACK                it never committed here and never will
-                                   | REFUSED seen_ts u64        the same, and what an atomic operation looked at
-                                   | RAISED commit_ts u64 [value]   it committed far above its start: where to look
+    DEFAULT key@start_ts   trace  := 0x01 value                 VALUE: the long value of this transaction
+                                   | 0x02                       ROLLED_BACK: it never committed here and never will
+                                   | 0x03 seen_ts u64           REFUSED: the same; what an atomic operation looked at
+                                   | 0x04 commit_ts u64 [value] RAISED: it committed above other commits, there
 
 A value of at most SHORT_VALUE_BYTES_MAX bytes lies in the lock and then in the commit (flag INLINE); a longer one lies
 in the trace from prewrite on and is never moved.
@@ -146,7 +148,8 @@ def decode_lock(raw: bytes) -> LockRecord:
     kind, flags, start_ts, ttl_ms, min_commit_ts, txn_size, primary_bytes = _LOCK.unpack_from(raw)
     value_at = _LOCK.size + primary_bytes
     inline = flags == _INLINE
-    if kind >= len(_KINDS) or flags & ~_INLINE or len(raw) < value_at or (not inline and len(raw) > value_at):
+    known = kind < len(_KINDS) and not flags & ~_INLINE and not (inline and kind != Kind.PUT)
+    if not known or len(raw) < value_at or (not inline and len(raw) > value_at):
         raise CorruptionError(f"lock record {raw[:64].hex()} has an unknown shape")
     return LockRecord(
         kind=_KINDS[kind],

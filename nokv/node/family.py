@@ -10,10 +10,14 @@ import selectors
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
+from typing import Final
 
 from nokv.node.children import Child, ChildSpec
 from nokv.node.logs import LineRelay
 from nokv.node.restarts import GiveUp, RestartPolicy
+
+READS_MAX: Final = 16
+"""Pipefuls taken from one child at a time: one that floods its log must not keep the supervisor from the others."""
 
 
 class Place:
@@ -47,7 +51,11 @@ class Place:
     def read_lines(self, child: Child) -> tuple[list[str], bool]:
         """Lines the child has written by now, and whether its stream has ended."""
         lines: list[str] = []
-        while chunk := child.read():
+        chunk = None
+        for _ in range(READS_MAX):
+            chunk = child.read()
+            if not chunk:
+                break
             lines.extend(self._relay.feed(chunk))
         if chunk == b"":
             lines.extend(self._relay.end())

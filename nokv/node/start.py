@@ -25,6 +25,7 @@ from nokv.exitcodes import EXIT_CONFIG, EXIT_DATA_DIR, EXIT_FINE, EXIT_UNEXPECTE
 from nokv.node import pinning, preflight, rundir, summary
 from nokv.node.admin import Address, Asker, AskError
 from nokv.node.children import node_children
+from nokv.node.console import Console
 from nokv.node.settings import Settings
 from nokv.node.supervisor import Supervisor
 from nokv.process import ProcessRefused
@@ -105,6 +106,7 @@ class _Node:
         self._server_key = keys.public.decode() if keys else ""
         self._asker = Asker(keys)
 
+        self._console = Console()
         self._status: StatusReply | None = None
 
     def run(self) -> int:
@@ -135,6 +137,7 @@ class _Node:
             on_ready=self._on_ready,
             on_reload=self._on_reload,
             say=self._say,
+            write=self._console.write,
             as_text=self._as_text,
             drain_timeout_s=self._config.node.drain_timeout_s,
             random=SystemRandom(),
@@ -205,22 +208,20 @@ class _Node:
     def _announce(self, event: str, lines: list[str]) -> None:
         """Several lines for people, one object for machines."""
         if self._as_text:
-            sys.stderr.write("".join(f"{text}\n" for text in lines))
+            self._console.write("".join(f"{text}\n" for text in lines))
         else:
             self._write_json("info", lines[0] if event == "starting" else event, event=event, lines=lines)
-        sys.stderr.flush()
 
     def _say(self, level: str, message: str) -> None:
         if self._as_text:
-            sys.stderr.write(f"[node] {level}: {message}\n")
+            self._console.write(f"[node] {level}: {message}\n")
         else:
             self._write_json(level, message)
-        sys.stderr.flush()
 
     def _write_json(self, level: str, message: str, **more: object) -> None:
         ts = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}"
         fields = {"ts": ts, "level": level, "process": "supervisor", "message": message, **more}
-        sys.stderr.write(json.dumps(fields, ensure_ascii=False) + "\n")
+        self._console.write(json.dumps(fields, ensure_ascii=False) + "\n")
 
 
 def _refuse(reason: str, exit_code: int) -> int:

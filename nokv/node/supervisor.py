@@ -54,20 +54,21 @@ class Supervisor:
         on_ready: Callable[[int], None],
         on_reload: Callable[[], None],
         say: Callable[[str, str], None],
+        write: Callable[[str], None],
         as_text: bool,
         drain_timeout_s: float,
         random: Random,
     ) -> None:
         """`waits_for` says what a starting node still lacks, None once it is ready; it may take a few milliseconds.
         `on_ready` gets the milliseconds it took, `on_reload` renews the effective configuration, `say` takes a level
-        and a message."""
+        and a message, `write` the children's lines."""
         self._waits_for = waits_for
         self._on_ready = on_ready
         self._on_reload = on_reload
         self._say = say
         self._drain_timeout_ms = int(drain_timeout_s * 1000)
         self._selector = selectors.DefaultSelector()
-        self._family = Family(specs, self._selector, write=_to_stderr, as_text=as_text, random=random)
+        self._family = Family(specs, self._selector, write=write, as_text=as_text, random=random)
 
         self.phase = Phase.STARTING
         self._exit_code = EXIT_FINE
@@ -206,11 +207,6 @@ class Supervisor:
             self._say("warning", f"{place.spec.name} did not leave in time: killed")
         self._family.signal_all(signal.SIGKILL)
         self._kill_at_ms = now_ms + LEAVE_MS
-
-
-def _to_stderr(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
 
 
 def _now_ms() -> int:

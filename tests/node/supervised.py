@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 from nokv.node.children import ChildSpec
+from nokv.node.console import Console
 from nokv.node.supervisor import Supervisor
 
 
@@ -26,6 +27,7 @@ def main() -> int:
         on_ready=lambda took_ms: say("info", f"ready after {took_ms} ms"),
         on_reload=lambda: say("info", "reloaded"),
         say=say,
+        write=Console().write,
         as_text=spec["as_text"],
         drain_timeout_s=spec["drain_timeout_s"],
         random=Random(1),

@@ -298,6 +298,7 @@ class AsyncNet:
         task = self._flights.get(name)
         if task is None:
             task = self._loop.create_task(self._fly(name, work))
+            task.add_done_callback(_retrieve)
             self._flights[name] = task
         # asyncio.wait leaves the task running when this caller is cancelled: others wait for it too.
         done, _ = await asyncio.wait((task,), timeout=max(0.0, due - self._loop.time()))
@@ -437,6 +438,12 @@ class _Peer:
         self.retry_at = self._net.now() + pause_s
         if self.connection is not None:
             self.connection.close()
+
+
+def _retrieve(task: "asyncio.Task[None]") -> None:
+    """Everybody may have left before it failed; that is no reason for the loop to complain."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _give_up(waiter: "asyncio.Future[None]") -> None:

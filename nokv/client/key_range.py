@@ -7,7 +7,7 @@ Not here: fetching pages (_async/scan.py).
 
 from msgspec import Struct
 
-from nokv.client.errors import UsageError
+from nokv.client.errors import ProtocolError, UsageError
 from nokv.client.limits import BytesLike, Limits, checked_bound
 from nokv.proto.kv import ScanReply
 from nokv.proto.region import Region
@@ -74,10 +74,17 @@ class Cursor:
         return KeyRange(max(self.start, region.start), end)
 
     def advance(self, asked: KeyRange, reply: ScanReply) -> None:
-        """A page of the part `asked` has arrived: go on behind it."""
+        """A page of the part `asked` has arrived: go on behind it.
+
+        Raises:
+            ProtocolError: the page was cut short and does not say where to go on, so the scan would never end.
+        """
         if reply.more:
-            assert reply.pairs or reply.resume, "a page that is cut short says where to go on"
-            border = reply.resume or (reply.pairs[-1][0] if self.reverse else successor(reply.pairs[-1][0]))
+            border = reply.resume
+            if not border and reply.pairs:
+                border = reply.pairs[-1][0] if self.reverse else successor(reply.pairs[-1][0])
+            if not self._is_onward(asked, border):
+                raise ProtocolError("a page of a scan does not say where to go on")
         else:
             border = asked.start if self.reverse else asked.end
         if self.reverse:
@@ -87,3 +94,9 @@ class Cursor:
         else:
             self.start = border
             self.done = not border or (bool(self.end) and border >= self.end)
+
+    def _is_onward(self, asked: KeyRange, border: bytes) -> bool:
+        """Whether going on from `border` leaves less than was asked for, and nothing outside it."""
+        if self.reverse:
+            return asked.start <= border and bool(border) and (not asked.end or border < asked.end)
+        return asked.start < border and (not asked.end or border <= asked.end)

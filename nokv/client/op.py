@@ -199,7 +199,7 @@ class Op:
         error: NokvError
         took = f"{self.name}: no answer within {self.deadline - self.started:.3g} s"
         why = f"; last: {self.last}" if self.last is not None else ""
-        if self.attempts and not self.maybe and not self.met_leader:
+        if self.last is not None and not self.maybe and not self.met_leader:
             error = UnavailableError(
                 f"{took}, no leader found{why}", region=self.region, nodes_seen=tuple(self.nodes_seen)
             )

@@ -2,10 +2,14 @@
 
 Why: when the reader of a node's log goes away (a closed terminal, a crashed log shipper), every write fails; a
 supervisor that dies of that takes a healthy node with it.
-Invariants: never raises for a broken or full stream; what could not be written is lost, and counted.
+Invariants: never raises for a broken or full stream; what could not be written is lost, and counted. Nothing is kept
+in a buffer, which the interpreter would try to write once more at its end and turn into another exit code.
 """
 
-import sys
+import os
+from typing import Final
+
+STDERR: Final = 2
 
 
 class Console:
@@ -16,10 +20,9 @@ class Console:
 
     def write(self, text: str) -> None:
         """Write whole lines."""
-        if not text:
-            return
+        rest = text.encode(errors="backslashreplace")
         try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except (OSError, ValueError):  # ValueError: the stream object is closed
+            while rest:
+                rest = rest[os.write(STDERR, rest) :]
+        except OSError:
             self.lost_writes += 1

@@ -15,7 +15,7 @@ from nokv.node.supervisor import Supervisor
 
 
 def say(level: str, message: str) -> None:
-    print(f"[node] {level}: {message}", file=sys.stderr, flush=True)
+    Console().write(f"[node] {level}: {message}\n")
 
 
 def main() -> int:

@@ -18,10 +18,12 @@ from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
 from typing import Final
+from urllib.parse import quote
 
-from nokv.node.admin import Asker, AskError
+from nokv.node.admin import Address, Asker, AskError
 from nokv.proto.control import RegionRoute, StatusReply, StoreInfo
 from nokv.proto.ids import ClusterId, StoreId
+from nokv.testing.keys import make_keys
 from nokv.testing.local_node import POLL_S, LocalNode
 from nokv.testing.ports import PortLease
 from nokv.topology import Topology, encode, parse, presplit
@@ -47,11 +49,13 @@ class LocalCluster:
         ports: Sequence[tuple[int, int]] | None = None,
         data_dir: Path | None = None,
         settings: Mapping[str, object] | None = None,
+        curve: bool = False,
         keep: bool = False,
     ) -> None:
         """`regions`: how many to start with (default: enough for every worker). `ports`: a (client, peer) pair for each
         node instead of leased ones. `data_dir`: where data and logs go and stay, instead of a temporary folder.
-        `settings`: dotted settings of every node, e.g. {"raft.tick_ms": 20}. `keep`: leave temporary data behind.
+        `settings`: dotted settings of every node, e.g. {"raft.tick_ms": 20}. `curve`: both planes encrypted, with one
+        client key. `keep`: leave temporary data behind.
         """
         assert nodes > 0
         assert workers > 0
@@ -64,18 +68,20 @@ class LocalCluster:
             ports = list(zip(self._lease.ports[::2], self._lease.ports[1::2], strict=True))
         assert ports is not None
         assert len(ports) == nodes
+        self.data_root.mkdir(parents=True, exist_ok=True)
+        self.keys = make_keys(self.data_root, nodes) if curve else None
         self.topology_path = self.data_root / "topology.json"
         self.topology = self._topology(ports, regions or max(1, REGIONS_PER_WORKER * workers * min(nodes, 2)))
         self.nodes = [self._node(store, settings or {}) for store in self.topology.stores]
-        self.asker = Asker()
+        self.asker = Asker(self.keys.client if self.keys is not None else None)
 
     def _topology(self, ports: Sequence[tuple[int, int]], regions: int) -> Topology:
         """The one that the data directory already has, else a new one."""
-        self.data_root.mkdir(parents=True, exist_ok=True)
         if self.topology_path.exists():
             return parse(self.topology_path.read_bytes())
+        public = self.keys.public if self.keys is not None else [""] * len(ports)
         stores = tuple(
-            StoreInfo(StoreId(at), f"127.0.0.1:{client}", f"127.0.0.1:{peer}")
+            StoreInfo(StoreId(at), f"127.0.0.1:{client}", f"127.0.0.1:{peer}", "", public[at - 1])
             for at, (client, peer) in enumerate(ports, start=1)
         )
         made = presplit(ClusterId(SystemRandom().randrange(1, 1 << 53)), stores, regions=regions)
@@ -87,15 +93,21 @@ class LocalCluster:
         arguments = ["--topology", str(self.topology_path), "--store-id", str(store.id)]
         arguments += ["--data-dir", str(self.data_root / name), "--run-dir", str(self.run_root / f"n{store.id}")]
         arguments += ["--workers", str(self.workers), "--pin", "none", "--log-format", "text"]
+        if self.keys is not None:
+            arguments += ["--curve-dir", str(self.keys.node_dirs[store.id - 1])]
         for path, value in settings.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             arguments += ["--set", f"{path}={text}"]
-        return LocalNode(store.id, store.client_addr, arguments, self.data_root / f"{name}.log")
+        address = Address(store.client_addr, store.server_key)
+        return LocalNode(store.id, address, arguments, self.data_root / f"{name}.log")
 
     @property
     def url(self) -> str:
-        """For a client: all nodes."""
-        return "nokv://" + ",".join(node.client_addr for node in self.nodes)
+        """For a client: all nodes, or with keys the first one, which tells the others' keys."""
+        if self.keys is None:
+            return "nokv://" + ",".join(node.client_addr for node in self.nodes)
+        server_key = quote(self.keys.public[0], safe="")
+        return f"nokv+curve://{self.nodes[0].client_addr}?server_key={server_key}&key={self.keys.client_file}"
 
     # ---- life ----
 

@@ -28,10 +28,10 @@ LOG_TAIL_LINES: Final = 30
 class LocalNode:
     """A node that can be started, stopped, killed, paused and started again on the same data."""
 
-    def __init__(self, store_id: int, client_addr: str, arguments: Sequence[str], log_path: Path) -> None:
+    def __init__(self, store_id: int, address: Address, arguments: Sequence[str], log_path: Path) -> None:
         """`arguments` are those of `nokv-node start`."""
         self.store_id = store_id
-        self.client_addr = client_addr
+        self.address = address
         self.log_path = log_path
         self._command = (sys.executable, "-m", "nokv.cli.node", "start", *arguments)
 
@@ -39,9 +39,9 @@ class LocalNode:
         self._ended_by_us = False
 
     @property
-    def address(self) -> Address:
-        """The client plane."""
-        return Address(self.client_addr)
+    def client_addr(self) -> str:
+        """The client plane, host:port."""
+        return self.address.host_port
 
     @property
     def pid(self) -> int:

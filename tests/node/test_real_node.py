@@ -169,13 +169,14 @@ def test_regions_can_be_read_from_a_stopped_node(single: LocalCluster, capsys: p
 
 
 def test_a_node_without_any_file_makes_its_own_cluster(tmp_path: Path) -> None:
+    from nokv.node.admin import Address
     from nokv.testing.local_node import LocalNode
     from nokv.testing.ports import PortLease
 
     lease = PortLease(2)
     client, peer = (f"127.0.0.1:{port}" for port in lease.ports)
     arguments = ["--data-dir", str(tmp_path / "d"), "--listen", client, "--peer-listen", peer, "--workers", "1"]
-    node = LocalNode(1, client, [*arguments, "--log-format", "text"], tmp_path / "log")
+    node = LocalNode(1, Address(client), [*arguments, "--log-format", "text"], tmp_path / "log")
     try:
         for _ in range(2):
             node.start()

@@ -33,6 +33,18 @@ def test_three_nodes_survive_the_loss_of_one(tmp_path: Path) -> None:
         assert sum(view.replicas[0].records for view in views) >= 30
 
 
+def test_an_encrypted_cluster_replicates_and_refuses_strangers() -> None:
+    """S31."""
+    with LocalCluster(nodes=3, workers=1, regions=1, curve=True) as cluster:
+        with nokv.Client(cluster.url, timeout=20.0) as db:
+            db.put(b"k", b"v")
+            cluster.node(max(cluster.leader_count(), key=lambda store_id: cluster.leader_count()[store_id])).kill()
+            assert db.get(b"k") == b"v"
+        for url in (f"nokv://{cluster.nodes[0].client_addr}", cluster.url.partition("&key=")[0]):
+            with pytest.raises(nokv.NokvError), nokv.Client(url, timeout=1.0, connect_timeout=1.0) as stranger:
+                stranger.get(b"k")
+
+
 def test_a_cluster_that_cannot_come_up_says_why(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="ended with 5"), LocalCluster(nodes=1, settings={"raft.tick_ms": 0}):
         pass

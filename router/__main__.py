@@ -54,7 +54,7 @@ def serve(config: NodeConfig) -> int:
     """
     raise_descriptor_limit()
     keys = node_keys(config.curve.dir)
-    gate = Gate(keys.public) if keys is not None else None
+    gate = Gate(keys.public if keys is not None else None)
     sockets = Sockets(config, keys)
     loop = Loop(config, sockets, Dispatcher(config, __version__), gate)
 

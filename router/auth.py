@@ -1,8 +1,9 @@
 """Who may connect: the decisions of the ZAP handler (ZeroMQ RFC 27) over two allow-lists.
 
 Why: a client's key opens the client plane and nothing else; a node's key opens the peer plane and its own node.
-Invariants: without an entry nobody is let in; the lists of the two domains are never mixed; an expired key is as good
-as absent; the answer to a request that breaks RFC 27 is a refusal, never silence.
+Invariants: a node with keys lets nobody in without an entry; the lists of the two domains are never mixed; an expired
+key is as good as absent; a node without keys lets in whoever speaks today's ZMTP in plain; the answer to a request
+that breaks RFC 27 is a refusal, never silence.
 Not here: reading files (curve.py), the handler's socket (sockets.py), logging (loop.py).
 """
 
@@ -45,9 +46,9 @@ class Gate:
 
     __slots__ = ("_files", "_merged", "_own", "_pushed")
 
-    def __init__(self, own_public: bytes) -> None:
-        """`own_public` (Z85): a node is always welcome as a client of itself, for its tools and its supervisor."""
-        self._own: Final = z85.decode(own_public)
+    def __init__(self, own_public: bytes | None) -> None:
+        """`own_public` (Z85): a node is welcome as a client of itself, for its tools and supervisor. None: no CURVE."""
+        self._own: Final = z85.decode(own_public) if own_public is not None else None
         self._files: dict[bytes, tuple[Allowed, ...]] = {CLIENT_DOMAIN: (), PEER_DOMAIN: ()}
         self._pushed: dict[bytes, tuple[Allowed, ...]] = {CLIENT_DOMAIN: (), PEER_DOMAIN: ()}
 
@@ -79,6 +80,10 @@ class Gate:
             return _refuse(request_id, "unknown", b"400", "not a ZAP 1.0 request")
         _version, request_id, domain, address, _routing_id, mechanism = request[:_REQUEST_PARTS_MIN]
         source = address.decode(errors="replace")
+        if self._own is None:
+            if mechanism != b"NULL":
+                return _refuse(request_id, source, b"400", "this node has no keys")
+            return Decision((_VERSION, request_id, b"200", b"OK", b"", b""), source)
         if mechanism != b"CURVE" or len(request) != _REQUEST_PARTS_MIN + 1:
             return _refuse(request_id, source, b"400", "CURVE is required")
         key = request[_REQUEST_PARTS_MIN]
@@ -90,7 +95,8 @@ class Gate:
         return Decision(reply, source)
 
     def _merge(self) -> None:
-        merged: dict[bytes, dict[bytes, int]] = {CLIENT_DOMAIN: {self._own: NEVER}, PEER_DOMAIN: {}}
+        own = {self._own: NEVER} if self._own is not None else {}
+        merged: dict[bytes, dict[bytes, int]] = {CLIENT_DOMAIN: own, PEER_DOMAIN: {}}
         for lists in (self._files, self._pushed):
             for domain, entries in lists.items():
                 known = merged[domain]

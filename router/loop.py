@@ -43,9 +43,8 @@ _CONNECTION_FAULTS: Final[dict[int, str]] = {
 class Loop:
     """Runs one router's sockets until told to stop."""
 
-    def __init__(self, config: NodeConfig, sockets: Sockets, dispatcher: Dispatcher, gate: Gate | None) -> None:
-        """`gate` comes with sockets that have a ZAP handler, and only with those."""
-        assert (gate is None) == (sockets.zap is None)
+    def __init__(self, config: NodeConfig, sockets: Sockets, dispatcher: Dispatcher, gate: Gate) -> None:
+        """Not yet running. The allow files have been read."""
         self._limits: Final = config.router
         self._curve_dir: Final = config.curve.dir
         self._sockets: Final = sockets
@@ -62,15 +61,14 @@ class Loop:
         self._pushed_keys: Routing | None = None
 
         # Replies first, requests last.
-        handlers: list[tuple[Socket | None, Callable[[int], None]]] = [
-            (sockets.zap, self._drain_zap),
-            (sockets.client_events, self._drain_client_events),
-            (sockets.peer_events, self._drain_peer_events),
-            (sockets.link, self._drain_link),
-            (sockets.peer, self._drain_peer),
-            (sockets.client, self._drain_client),
-        ]
-        self._handlers: Final = {socket: drain for socket, drain in handlers if socket is not None}
+        self._handlers: Final[dict[Socket, Callable[[int], None]]] = {
+            sockets.zap: self._drain_zap,
+            sockets.client_events: self._drain_client_events,
+            sockets.peer_events: self._drain_peer_events,
+            sockets.link: self._drain_link,
+            sockets.peer: self._drain_peer,
+            sockets.client: self._drain_client,
+        }
         for socket in self._handlers:
             self._poller.register(socket, zmq.POLLIN)
         self._poller.register(self._wake_fd, zmq.POLLIN)
@@ -157,7 +155,6 @@ class Loop:
 
     def _drain_zap(self, now_ms: int) -> None:
         zap, gate = self._sockets.zap, self._gate
-        assert zap is not None and gate is not None
         now_s = int(time.time())
         for _ in range(EVENTS_PER_TURN_MAX):
             try:
@@ -199,6 +196,7 @@ class Loop:
                 self._log_refusal(plane, "somebody", _CONNECTION_FAULTS[value], now_ms)
             elif event != zmq.EVENT_HANDSHAKE_FAILED_AUTH:  # the ZAP handler has counted that one
                 counters.handshakes_failed += 1
+                self._log_refusal(plane, "somebody", "not a ZeroMQ handshake, or not in time", now_ms, logging.INFO)
         return change
 
     # ---- flushing ---------------------------------------------------------------------------------------------------
@@ -244,13 +242,12 @@ class Loop:
     def _each_second(self, now_ms: int) -> None:
         self._next_report_ms = now_ms + self._limits.stats_ms
         self._dispatcher.report(os.getpid())
-        if self._gate is not None:
-            self._read_allow_files()
-            self._take_pushed_keys(self._gate)
+        self._read_allow_files()
+        self._take_pushed_keys()
 
     def _read_allow_files(self) -> None:
         """Take the allow files in if they have changed. A damaged one leaves the lists as they were."""
-        if self._gate is None or not self._curve_dir:
+        if not self._curve_dir:
             return
         stamp = allow_stamp(self._curve_dir)
         if stamp == self._allow_stamp:
@@ -265,20 +262,20 @@ class Loop:
         self._gate.set_files(clients, peers)
         log.info("allowed keys: %d clients, %d peers", len(clients), len(peers))
 
-    def _take_pushed_keys(self, gate: Gate) -> None:
+    def _take_pushed_keys(self) -> None:
         routing = self._dispatcher.routing
         if routing is None or routing is self._pushed_keys:
             return
         self._pushed_keys = routing
-        bad = gate.set_pushed(routing.client_keys, routing.peer_keys)
+        bad = self._gate.set_pushed(routing.client_keys, routing.peer_keys)
         if bad:
             log.error("the manifest pushed %d texts that are no CURVE keys: ignored", bad)
 
-    def _log_refusal(self, plane: str, source: str, reason: str, now_ms: int) -> None:
+    def _log_refusal(self, plane: str, source: str, reason: str, now_ms: int, level: int = logging.WARNING) -> None:
         passed_over = self._refusals.note(f"{plane} {source} {reason}", now_ms)
         if passed_over is not None:
             more = f" ({passed_over} more since the last line)" if passed_over else ""
-            log.warning("%s: refused %s: %s%s", plane, source, reason, more)
+            log.log(level, "%s: refused %s: %s%s", plane, source, reason, more)
 
 
 def _skip(recv: Callable[..., zmq.Frame], part: zmq.Frame) -> None:

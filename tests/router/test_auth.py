@@ -76,3 +76,11 @@ def test_anything_else_is_refused(gate: Gate, request_parts: list[bytes]) -> Non
     decision = gate.decide(request_parts, NOW_S)
     assert decision.refusal and decision.reply[2] == b"400"
     assert decision.reply[1] == (b"7" if len(request_parts) > 1 else b"")
+
+
+def test_a_node_without_keys_takes_plain_connections_only() -> None:
+    gate = Gate(None)
+    for domain in (CLIENT_DOMAIN, PEER_DOMAIN):
+        decision = gate.decide([b"1.0", b"7", domain, b"10.0.0.9", b"", b"NULL"], NOW_S)
+        assert decision.reply[2] == b"200" and not decision.refusal
+    assert ask(gate, CLIENT, CLIENT_DOMAIN).refusal

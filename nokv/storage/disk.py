@@ -407,8 +407,8 @@ def _lose_unsynced(file: _MemoryFile, rng: random.Random, *, tear: bool) -> None
     end = rng.randint(durable, len(file.data)) if tear else durable
     zeros = 0
     if tear and rng.random() < 0.25:
-        zeros = len(file.data) - end
         end = max(durable, end - end % SECTOR_BYTES)
+        zeros = rng.randint(0, len(file.data) - end)
     back = file.cut if rng.random() < 0.5 else b""
     if back:
         end, zeros = durable, 0

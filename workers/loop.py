@@ -23,6 +23,7 @@ from nokv.proto.control import Stores
 from nokv.proto.ids import StoreId
 from nokv.storage.engine import Engine, OutOfSpaceError
 from nokv.storage.wal import Wal
+from nokv.storage.wal_collector import Collector
 from nokv.workers.figures import LoopFigures
 from nokv.workers.shard import Shard
 from nokv.workers.syncer import LogSyncer
@@ -90,6 +91,7 @@ class Loop:
         self._link: Final = link
         self._transport: Final = transport
         self._free_bytes: Final = free_bytes
+        self._collector: Final = Collector(core.wal)
         self._syncer: Final = LogSyncer(core.wal, sync=config.storage.sync)
         self._checkpoint_fd: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wake_fd: Final = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -253,7 +255,7 @@ class Loop:
         core.figures.note_checkpoint((time.monotonic_ns() - self._checkpoint_began_ns) // 1000)
         self._next_checkpoint_ms = now_ms + self._config.storage.checkpoint_ms
         core.end_checkpoint(committed=True)
-        core.wal.collect()
+        self._collector.step(copy_bytes=self._config.storage.collect_bytes)
         self._unflushed = True
 
     def _look_at_disk(self, now_ms: int) -> None:

@@ -141,6 +141,11 @@ class Peer:
         """Leading, and the first entry of this term is applied: so is everything acknowledged in earlier terms."""
         return self.leads and self.applied_term == self.term
 
+    @property
+    def lifted(self) -> bool:
+        """Leading, and group 0 has granted this term its first timestamp: writes are proposed."""
+        return self.leads and self._lifted
+
     def status(self) -> RegionStatus:
         """This replica for status, heartbeats and tools."""
         return RegionStatus(
@@ -437,7 +442,7 @@ class Peer:
 
         Snapshots of data do not exist yet, so a follower can only catch up from the log: the slowest one decides.
         """
-        floor = min(self.node.match_indexes().values())
+        floor = min(self.node.match_indexes().values(), default=LogIndex(0))
         if floor - self._compact_floor < self._config.raft.log_retain_entries or self.pipeline.full:
             return
         sequence = self.pipeline.next_sequence()

@@ -16,7 +16,7 @@ from nokv.config import NodeConfig
 from nokv.proto.control import StoreInfo, Stores
 from nokv.proto.ids import StoreId
 from nokv.router.curve import KeyPair
-from nokv.router.sockets import open_peer_sender
+from nokv.workers.sockets import open_peer_sender
 
 
 class Transport:

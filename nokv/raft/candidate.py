@@ -27,8 +27,10 @@ def step(raft: "Raft", message: Message) -> None:
             follower.obey(raft, message)
         case MessageType.TIMEOUT_NOW:
             raft.trace.debug(
-                lambda: f"{raft.id:x} [term {raft.term} state {raft.role.value}] ignored MsgTimeoutNow "
-                f"from {message.sender:x}"
+                lambda: (
+                    f"{raft.id:x} [term {raft.term} state {raft.role.value}] ignored MsgTimeoutNow "
+                    f"from {message.sender:x}"
+                )
             )
         case kind if kind is ours:
             _count(raft, message, pre=pre)

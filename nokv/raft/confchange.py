@@ -29,9 +29,7 @@ class Changer:
         self._tracker = tracker
         self._last_index = last_index
 
-    def enter_joint(
-        self, changes: Sequence[ConfChangeSingle], *, auto_leave: bool
-    ) -> tuple[Configuration, Progresses]:
+    def enter_joint(self, changes: Sequence[ConfChangeSingle], *, auto_leave: bool) -> tuple[Configuration, Progresses]:
         """The joint configuration whose outgoing half is the present one, with `changes` made to the incoming half.
 
         Raises:
@@ -134,9 +132,7 @@ class Changer:
         if peer_id not in config.outgoing:
             del progress[peer_id]
 
-    def _init_progress(
-        self, config: Configuration, progress: Progresses, peer_id: PeerId, *, is_learner: bool
-    ) -> None:
+    def _init_progress(self, config: Configuration, progress: Progresses, peer_id: PeerId, *, is_learner: bool) -> None:
         (config.learners if is_learner else config.incoming).add(peer_id)
         tracker = self._tracker
         # A new peer is taken for a follower whose log is as long as ours: right for a peer that just got a snapshot,
@@ -144,6 +140,7 @@ class Changer:
         made = Progress(
             next=LogIndex(max(self._last_index, 1)),
             inflights=Inflights(tracker.max_inflight, tracker.max_inflight_bytes),
+            match=LogIndex(0),
         )
         made.is_learner = is_learner
         # Otherwise a quorum check right after the change would take the newcomer for dead.

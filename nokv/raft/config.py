@@ -17,6 +17,7 @@ LOCAL_APPEND_THREAD: Final = PeerId((1 << 64) - 1)
 LOCAL_APPLY_THREAD: Final = PeerId((1 << 64) - 2)
 """Addressee of messages that ask for entries to be applied."""
 NOBODY: Final = PeerId(0)
+NOTHING: Final = LogIndex(0)
 
 
 class ReadOnlyOption(Enum):
@@ -43,7 +44,7 @@ class Config:
     """Ticks of silence after which a follower may campaign; the actual number is drawn from [this, 2 * this)."""
     heartbeat_tick: int = 1
     """Ticks between a leader's heartbeats."""
-    applied: LogIndex = LogIndex(0)
+    applied: LogIndex = NOTHING
     """Last index the application has applied: nothing up to it is handed out again."""
     async_storage_writes: bool = False
     max_size_per_msg: int = NO_LIMIT

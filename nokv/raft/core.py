@@ -82,8 +82,10 @@ class Raft:
         self.become_follower(self.term, NOBODY)
         peers = ",".join(f"{peer_id:x}" for peer_id in self.tracker.voter_nodes())
         self.trace.info(
-            lambda: f"newRaft {self.id:x} [peers: [{peers}], term: {self.term}, commit: {self.log.committed}, "
-            f"applied: {self.log.applied}, lastindex: {last_index}, lastterm: {last_term}]"
+            lambda: (
+                f"newRaft {self.id:x} [peers: [{peers}], term: {self.term}, commit: {self.log.committed}, "
+                f"applied: {self.log.applied}, lastindex: {last_index}, lastterm: {last_term}]"
+            )
         )
 
     # ---- state -----------------------------------------------------------------------------------------------------
@@ -237,16 +239,20 @@ class Raft:
             )
             if leased and not forced:
                 self.trace.info(
-                    lambda: f"{election.position(self)} ignored {election.asked(message)} at term {self.term}: "
-                    f"lease is not expired (remaining ticks: {self.config.election_tick - self.election_elapsed})"
+                    lambda: (
+                        f"{election.position(self)} ignored {election.asked(message)} at term {self.term}: "
+                        f"lease is not expired (remaining ticks: {self.config.election_tick - self.election_elapsed})"
+                    )
                 )
                 return False
         # A pre-vote never changes a term, nor does a granted answer to ours: that is of a term we have not begun.
         if kind is MessageType.PRE_VOTE or (kind is MessageType.PRE_VOTE_RESP and not message.reject):
             return True
         self.trace.info(
-            lambda: f"{self.id:x} [term: {self.term}] received a {type_name(kind)} message with higher term "
-            f"from {message.sender:x} [term: {message.term}]"
+            lambda: (
+                f"{self.id:x} [term: {self.term}] received a {type_name(kind)} message with higher term "
+                f"from {message.sender:x} [term: {message.term}]"
+            )
         )
         self.become_follower(message.term, message.sender if kind in _FROM_LEADER else NOBODY)
         return True
@@ -259,25 +265,25 @@ class Raft:
             self.send(Message(type=MessageType.APP_RESP, to=message.sender))
         elif kind is MessageType.PRE_VOTE:
             # A candidate that raised its term before pre-votes were on would otherwise never learn of ours.
-            self.trace.info(
-                lambda: f"{election.position(self)} rejected {election.asked(message)} at term {self.term}"
-            )
-            self.send(
-                Message(type=MessageType.PRE_VOTE_RESP, to=message.sender, term=self.term, reject=True)
-            )
+            self.trace.info(lambda: f"{election.position(self)} rejected {election.asked(message)} at term {self.term}")
+            self.send(Message(type=MessageType.PRE_VOTE_RESP, to=message.sender, term=self.term, reject=True))
         elif kind is MessageType.STORAGE_APPEND_RESP:
             if message.index:
                 # The entries may have been overwritten since: an equal (index, term) would prove nothing.
                 self.trace.info(
-                    lambda: f"{self.id:x} [term: {self.term}] ignored entry appends from a {type_name(kind)} message "
-                    f"with lower term [term: {message.term}]"
+                    lambda: (
+                        f"{self.id:x} [term: {self.term}] ignored entry appends from a {type_name(kind)} message "
+                        f"with lower term [term: {message.term}]"
+                    )
                 )
             if message.snapshot is not None:
                 self.applied_snapshot(message.snapshot.metadata.index)
         else:
             self.trace.info(
-                lambda: f"{self.id:x} [term: {self.term}] ignored a {type_name(kind)} message with lower term "
-                f"from {message.sender:x} [term: {message.term}]"
+                lambda: (
+                    f"{self.id:x} [term: {self.term}] ignored a {type_name(kind)} message with lower term "
+                    f"from {message.sender:x} [term: {message.term}]"
+                )
             )
 
     # ---- applying --------------------------------------------------------------------------------------------------

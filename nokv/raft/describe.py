@@ -19,9 +19,7 @@ from nokv.proto.raft import (
 )
 from nokv.raft.config import LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD
 
-TYPE_NAMES: Final = {
-    kind: "Msg" + "".join(word.capitalize() for word in kind.name.split("_")) for kind in MessageType
-}
+TYPE_NAMES: Final = {kind: "Msg" + "".join(word.capitalize() for word in kind.name.split("_")) for kind in MessageType}
 ENTRY_NAMES: Final = {
     EntryType.NORMAL: "EntryNormal",
     EntryType.CONF_CHANGE: "EntryConfChange",
@@ -150,7 +148,7 @@ def describe_message(message: Message, formatter: Formatter = quote, indent: str
     if message.snapshot is not None and message.snapshot.metadata.index:
         parts.append(f"\n{indent}  Snapshot: {describe_snapshot(message.snapshot)}")
     if message.responses:
-        parts.append(f" Responses:[")
+        parts.append(" Responses:[")
         parts += ["\n" + describe_message(one, formatter, indent + "  ") for one in message.responses]
         parts.append(f"\n{indent}]")
     return "".join(parts)

@@ -36,8 +36,10 @@ def hup(raft: "Raft", kind: bytes) -> None:
         return
     if has_unapplied_conf_changes(raft):
         raft.trace.warn(
-            lambda: f"{raft.id:x} cannot campaign at term {raft.term} since there are still "
-            "pending configuration changes to apply"
+            lambda: (
+                f"{raft.id:x} cannot campaign at term {raft.term} since there are still "
+                "pending configuration changes to apply"
+            )
         )
         return
     raft.trace.info(lambda: f"{raft.id:x} is starting a new election at term {raft.term}")
@@ -58,8 +60,10 @@ def campaign(raft: "Raft", kind: bytes) -> None:
             raft.send(Message(type=_RESPONSE[vote], to=peer_id, term=term))
             continue
         raft.trace.info(
-            lambda peer_id=peer_id: f"{raft.id:x} [logterm: {last_term}, index: {last_index}] sent {type_name(vote)} "  # type: ignore[misc]
-            f"request to {peer_id:x} at term {raft.term}"
+            lambda peer_id=peer_id: (
+                f"{raft.id:x} [logterm: {last_term}, index: {last_index}] sent {type_name(vote)} "  # type: ignore[misc]
+                f"request to {peer_id:x} at term {raft.term}"
+            )
         )
         raft.send(
             Message(
@@ -78,14 +82,10 @@ def poll(raft: "Raft", sender: PeerId, kind: MessageType, granted: bool) -> Vote
     if granted:
         raft.trace.info(lambda: f"{raft.id:x} received {type_name(kind)} from {sender:x} at term {raft.term}")
     else:
-        raft.trace.info(
-            lambda: f"{raft.id:x} received {type_name(kind)} rejection from {sender:x} at term {raft.term}"
-        )
+        raft.trace.info(lambda: f"{raft.id:x} received {type_name(kind)} rejection from {sender:x} at term {raft.term}")
     raft.tracker.record_vote(sender, granted)
     yes, no, result = raft.tracker.tally()
-    raft.trace.info(
-        lambda: f"{raft.id:x} has received {yes} {type_name(kind)} votes and {no} vote rejections"
-    )
+    raft.trace.info(lambda: f"{raft.id:x} has received {yes} {type_name(kind)} votes and {no} vote rejections")
     return result
 
 
@@ -118,9 +118,7 @@ def position(raft: "Raft") -> str:
 
 def asked(message: Message, *, verb: str = "from") -> str:
     """`MsgVote from 2 [logterm: 1, index: 5]`."""
-    return (
-        f"{type_name(message.type)} {verb} {message.sender:x} [logterm: {message.log_term}, index: {message.index}]"
-    )
+    return f"{type_name(message.type)} {verb} {message.sender:x} [logterm: {message.log_term}, index: {message.index}]"
 
 
 def has_unapplied_conf_changes(raft: "Raft") -> bool:

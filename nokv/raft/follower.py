@@ -32,8 +32,10 @@ def step(raft: "Raft", message: Message) -> None:
             _forget_leader(raft)
         case MessageType.TIMEOUT_NOW:
             raft.trace.info(
-                lambda: f"{raft.id:x} [term {raft.term}] received MsgTimeoutNow from {message.sender:x} and starts an "
-                "election to get leadership."
+                lambda: (
+                    f"{raft.id:x} [term {raft.term}] received MsgTimeoutNow from {message.sender:x} and starts an "
+                    "election to get leadership."
+                )
             )
             # No pre-vote: the leader itself has asked, so this is no return from a partition (thesis 3.10).
             election.hup(raft, election.TRANSFER)
@@ -69,8 +71,10 @@ def handle_append(raft: "Raft", message: Message) -> None:
         raft.send(Message(type=MessageType.APP_RESP, to=message.sender, index=last))
         return
     raft.trace.debug(
-        lambda: f"{raft.id:x} [logterm: {log.term_or_zero(message.index)}, index: {message.index}] rejected MsgApp "
-        f"[logterm: {message.log_term}, index: {message.index}] from {message.sender:x}"
+        lambda: (
+            f"{raft.id:x} [logterm: {log.term_or_zero(message.index)}, index: {message.index}] rejected MsgApp "
+            f"[logterm: {message.log_term}, index: {message.index}] from {message.sender:x}"
+        )
     )
     hint_index, hint_term = log.find_conflict_by_term(min(message.index, log.last_index()), message.log_term)
     raft.send(
@@ -92,8 +96,10 @@ def handle_snapshot(raft: "Raft", message: Message) -> None:
     restored = _restore(raft, snapshot)
     verb = "restored" if restored else "ignored"
     raft.trace.info(
-        lambda: f"{raft.id:x} [commit: {raft.log.committed}] {verb} snapshot "
-        f"[index: {metadata.index}, term: {metadata.term}]"
+        lambda: (
+            f"{raft.id:x} [commit: {raft.log.committed}] {verb} snapshot "
+            f"[index: {metadata.index}, term: {metadata.term}]"
+        )
     )
     index = raft.log.last_index() if restored else raft.log.committed
     raft.send(Message(type=MessageType.APP_RESP, to=message.sender, index=LogIndex(index)))
@@ -107,22 +113,27 @@ def _restore(raft: "Raft", snapshot: Snapshot) -> bool:
     state = metadata.conf_state
     if raft.id not in (*state.voters, *state.learners, *state.voters_outgoing):
         raft.trace.warn(
-            lambda: f"{raft.id:x} attempted to restore snapshot but it is not in the ConfState {state}; "
-            "should never happen"
+            lambda: (
+                f"{raft.id:x} attempted to restore snapshot but it is not in the ConfState {state}; should never happen"
+            )
         )
         return False
     if log.match_term(metadata.index, metadata.term):
         raft.trace.info(
-            lambda: f"{raft.id:x} [commit: {log.committed}, lastindex: {log.last_index()}, lastterm: {log.last_term()}] "
-            f"fast-forwarded commit to snapshot [index: {metadata.index}, term: {metadata.term}]"
+            lambda: (
+                f"{raft.id:x} [commit: {log.committed}, lastindex: {log.last_index()}, lastterm: {log.last_term()}] "
+                f"fast-forwarded commit to snapshot [index: {metadata.index}, term: {metadata.term}]"
+            )
         )
         log.commit_to(metadata.index)
         return False
     log.restore(snapshot)
     membership.restore(raft, state)
     raft.trace.info(
-        lambda: f"{raft.id:x} [commit: {log.committed}, lastindex: {log.last_index()}, lastterm: {log.last_term()}] "
-        f"restored snapshot [index: {metadata.index}, term: {metadata.term}]"
+        lambda: (
+            f"{raft.id:x} [commit: {log.committed}, lastindex: {log.last_index()}, lastterm: {log.last_term()}] "
+            f"restored snapshot [index: {metadata.index}, term: {metadata.term}]"
+        )
     )
     return True
 

@@ -1,7 +1,7 @@
 """Messages that no honest peer could send: refused before they change anything.
 
-Why: the network is trusted to be a network, not to be right; an assertion that a stranger can trigger is a switch to turn
-a node off.
+Why: the network is trusted to be a network, not to be right; an assertion that a stranger can trigger is a switch to
+turn a node off.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -39,7 +39,9 @@ def check_message(raft: "Raft", message: Message) -> None:
 
 
 def _check_append(raft: "Raft", message: Message) -> None:
-    """Entries must be contiguous, of terms that do not fall and are not in the future, and agree with what is committed."""
+    """Entries must be contiguous, of terms that do not fall and are not in the future, and agree with what is
+    committed.
+    """
     expected, term = message.index + 1, message.log_term
     for entry in message.entries:
         if entry.index != expected or not term <= entry.term <= message.term:

@@ -1,7 +1,9 @@
-"""What a message means to a leader: proposals, acknowledgements, reads, transfers (Raft 5.3, 5.4.2, 8; thesis 3.10, 6.4)."""
+"""What a message means to a leader:
+
+proposals, acknowledgements, reads, transfers (Raft 5.3, 5.4.2, 8; thesis 3.10, 6.4).
+"""
 
 from typing import TYPE_CHECKING
-
 
 from nokv.proto.ids import LogIndex, PeerId
 from nokv.proto.raft import Entry, EntryType, Message, MessageType
@@ -76,8 +78,10 @@ def _from_peer(raft: "Raft", state: Leader, message: Message, progress: Progress
             if progress.state is ProgressState.REPLICATE:
                 progress.become_probe()
             raft.trace.debug(
-                lambda: f"{raft.id:x} failed to send message to {message.sender:x} because it is unreachable "
-                f"[{progress.describe()}]"
+                lambda: (
+                    f"{raft.id:x} failed to send message to {message.sender:x} because it is unreachable "
+                    f"[{progress.describe()}]"
+                )
             )
         case MessageType.TRANSFER_LEADER:
             _transfer(raft, state, message.sender, progress)
@@ -94,8 +98,10 @@ def _propose(raft: "Raft", state: Leader, message: Message) -> None:
         raise ProposalDropped  # removed while leading
     if state.transferee != NOBODY:
         raft.trace.debug(
-            lambda: f"{raft.id:x} [term {raft.term}] transfer leadership to {state.transferee:x} is in progress; "
-            "dropping proposal"
+            lambda: (
+                f"{raft.id:x} [term {raft.term}] transfer leadership to {state.transferee:x} is in progress; "
+                "dropping proposal"
+            )
         )
         raise ProposalDropped
     entries = [
@@ -108,14 +114,20 @@ def _propose(raft: "Raft", state: Leader, message: Message) -> None:
 
 
 def append(raft: "Raft", state: Leader, entries: list[Entry]) -> bool:
-    """Append entries of this term; the leader's own acknowledgement waits until they are stable. False: too much waits."""
+    """Append entries of this term; the leader's own acknowledgement waits until they are stable.
+
+    False: too much waits.
+    """
     size = payload_bytes(entries)
-    if 0 < state.uncommitted_bytes and 0 < size and (
-        state.uncommitted_bytes + size > raft.config.max_uncommitted_entries_size
+    if (
+        state.uncommitted_bytes > 0
+        and size > 0
+        and (state.uncommitted_bytes + size > raft.config.max_uncommitted_entries_size)
     ):
         raft.trace.warn(
-            lambda: f"{raft.id:x} appending new entries to log would exceed uncommitted entry size limit; "
-            "dropping proposal"
+            lambda: (
+                f"{raft.id:x} appending new entries to log would exceed uncommitted entry size limit; dropping proposal"
+            )
         )
         return False
     state.uncommitted_bytes += size
@@ -133,16 +145,16 @@ def append(raft: "Raft", state: Leader, entries: list[Entry]) -> bool:
 def _rejected(raft: "Raft", message: Message, progress: Progress) -> None:
     """The logs part before `message.index`: go back by the follower's hint, a whole term at a time (Raft 5.3)."""
     raft.trace.debug(
-        lambda: f"{raft.id:x} received MsgAppResp(rejected, hint: (index {message.reject_hint}, "
-        f"term {message.log_term})) from {message.sender:x} for index {message.index}"
+        lambda: (
+            f"{raft.id:x} received MsgAppResp(rejected, hint: (index {message.reject_hint}, "
+            f"term {message.log_term})) from {message.sender:x} for index {message.index}"
+        )
     )
     next_probe = message.reject_hint
     if message.log_term > 0:
         next_probe, _term = raft.log.find_conflict_by_term(message.reject_hint, message.log_term)
     if progress.maybe_decrease(message.index, next_probe):
-        raft.trace.debug(
-            lambda: f"{raft.id:x} decreased progress of {message.sender:x} to [{progress.describe()}]"
-        )
+        raft.trace.debug(lambda: f"{raft.id:x} decreased progress of {message.sender:x} to [{progress.describe()}]")
         if progress.state is ProgressState.REPLICATE:
             progress.become_probe()
         send_append(raft, message.sender)
@@ -176,8 +188,10 @@ def _advance_state(raft: "Raft", message: Message, progress: Progress) -> None:
         # Whatever snapshot it has taken in: if our log goes on from there, it needs no other.
         if progress.match + 1 >= raft.log.first_index():
             raft.trace.debug(
-                lambda: f"{raft.id:x} recovered from needing snapshot, resumed sending replication messages to "
-                f"{message.sender:x} [{progress.describe()}]"
+                lambda: (
+                    f"{raft.id:x} recovered from needing snapshot, resumed sending replication messages to "
+                    f"{message.sender:x} [{progress.describe()}]"
+                )
             )
             progress.become_probe()
             progress.become_replicate()
@@ -209,8 +223,10 @@ def _snapshot_status(raft: "Raft", message: Message, progress: Progress) -> None
     progress.become_probe()
     verb = "failed" if message.reject else "succeeded"
     raft.trace.debug(
-        lambda: f"{raft.id:x} snapshot {verb}, resumed sending replication messages to {message.sender:x} "
-        f"[{progress.describe()}]"
+        lambda: (
+            f"{raft.id:x} snapshot {verb}, resumed sending replication messages to {message.sender:x} "
+            f"[{progress.describe()}]"
+        )
     )
     # After success its acknowledgement is on the way; after a failure a heartbeat interval is soon enough.
     progress.msg_app_flow_paused = True
@@ -262,9 +278,7 @@ def _answer_read(raft: "Raft", request: Message, index: LogIndex) -> None:
     if request.sender in (NOBODY, raft.id):
         raft.read_states.append(ReadState(index, context_of(request)))
     else:
-        raft.send(
-            Message(type=MessageType.READ_INDEX_RESP, to=request.sender, index=index, entries=request.entries)
-        )
+        raft.send(Message(type=MessageType.READ_INDEX_RESP, to=request.sender, index=index, entries=request.entries))
 
 
 # ---- transfer -------------------------------------------------------------------------------------------------------
@@ -279,8 +293,10 @@ def _transfer(raft: "Raft", state: Leader, target: PeerId, progress: Progress) -
     if previous != NOBODY:
         if previous == target:
             raft.trace.info(
-                lambda: f"{raft.id:x} [term {raft.term}] transfer leadership to {target:x} is in progress, "
-                f"ignores request to same node {target:x}"
+                lambda: (
+                    f"{raft.id:x} [term {raft.term}] transfer leadership to {target:x} is in progress, "
+                    f"ignores request to same node {target:x}"
+                )
             )
             return
         state.transferee = NOBODY
@@ -296,8 +312,9 @@ def _transfer(raft: "Raft", state: Leader, target: PeerId, progress: Progress) -
     if progress.match == raft.log.last_index():
         raft.send(Message(type=MessageType.TIMEOUT_NOW, to=target))
         raft.trace.info(
-            lambda: f"{raft.id:x} sends MsgTimeoutNow to {target:x} immediately as {target:x} already has "
-            "up-to-date log"
+            lambda: (
+                f"{raft.id:x} sends MsgTimeoutNow to {target:x} immediately as {target:x} already has up-to-date log"
+            )
         )
     else:
         send_append(raft, target)

@@ -172,8 +172,10 @@ class RaftLog:
                 if entry.index <= self.last_index():
                     existing = self.term_or_zero(entry.index)
                     self._trace.info(
-                        lambda entry=entry, existing=existing: f"found conflict at index {entry.index} "  # type: ignore[misc]
-                        f"[existing term: {existing}, conflicting term: {entry.term}]"
+                        lambda entry=entry, existing=existing: (
+                            f"found conflict at index {entry.index} "  # type: ignore[misc]
+                            f"[existing term: {existing}, conflicting term: {entry.term}]"
+                        )
                     )
                 return entry.index
         return LogIndex(0)
@@ -207,8 +209,8 @@ class RaftLog:
         self.applying = index
         self.applying_bytes += size_bytes
         # Paused also when the next entry alone did not fit: otherwise a small one behind it would slip through.
-        self.applying_paused = (
-            self.applying_bytes >= self._max_applying_bytes or index < self.max_appliable_index(allow_unstable)
+        self.applying_paused = self.applying_bytes >= self._max_applying_bytes or index < self.max_appliable_index(
+            allow_unstable
         )
 
     def max_appliable_index(self, allow_unstable: bool) -> LogIndex:
@@ -242,8 +244,9 @@ class RaftLog:
         """Replace the log by a snapshot."""
         metadata = snapshot.metadata
         self._trace.info(
-            lambda: f"log [{self.describe()}] starts to restore snapshot "
-            f"[index: {metadata.index}, term: {metadata.term}]"
+            lambda: (
+                f"log [{self.describe()}] starts to restore snapshot [index: {metadata.index}, term: {metadata.term}]"
+            )
         )
         self.committed = metadata.index
         self.unstable.restore(snapshot)

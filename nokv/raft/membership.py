@@ -81,17 +81,17 @@ def check_proposal(raft: "Raft", state: Leader, entry: Entry, at: int) -> Entry:
     wants_leave = not as_v2(change).changes
     failed = ""
     if state.pending_conf_index > raft.log.applied:
-        failed = (
-            f"possible unapplied conf change at index {state.pending_conf_index} (applied to {raft.log.applied})"
-        )
+        failed = f"possible unapplied conf change at index {state.pending_conf_index} (applied to {raft.log.applied})"
     elif joint and not wants_leave:
         failed = "must transition out of joint config first"
     elif not joint and wants_leave:
         failed = "not in joint state; refusing empty conf change"
     if failed and not raft.config.disable_conf_change_validation:
         raft.trace.info(
-            lambda: f"{raft.id:x} ignoring conf change {describe_conf_change(change)} at config "
-            f"{raft.tracker.config.describe()}: {failed}"
+            lambda: (
+                f"{raft.id:x} ignoring conf change {describe_conf_change(change)} at config "
+                f"{raft.tracker.config.describe()}: {failed}"
+            )
         )
         return Entry()
     state.pending_conf_index = LogIndex(raft.log.last_index() + at + 1)
@@ -110,8 +110,10 @@ def maybe_auto_leave(raft: "Raft") -> None:
         raft.step(leave)
     except ProposalDropped:
         raft.trace.debug(
-            lambda: "not initiating automatic transition out of joint configuration "
-            f"{raft.tracker.config.describe()}: raft proposal dropped"
+            lambda: (
+                "not initiating automatic transition out of joint configuration "
+                f"{raft.tracker.config.describe()}: raft proposal dropped"
+            )
         )
         return
     raft.trace.info(

@@ -7,9 +7,9 @@ The owner calls `step`, `tick`, `propose`; whenever `has_ready`, it takes a Read
 3. apply `committed_entries`; membership changes among them go through `apply_conf_change`;
 4. `advance`.
 
-With asynchronous storage writes there is no `advance`: the writes and the applying are messages themselves (STORAGE_APPEND,
-STORAGE_APPLY), to be carried out in order; their `responses` are delivered when the work is durable, or applied. All other
-messages may leave at once, so a leader's appends do not wait for its own disk (thesis 10.2.1).
+With asynchronous storage writes there is no `advance`: the writes and the applying are messages themselves
+(STORAGE_APPEND, STORAGE_APPLY), to be carried out in order; their `responses` are delivered when the work is durable,
+or applied. All other messages may leave at once, so a leader's appends do not wait for its own disk (thesis 10.2.1).
 """
 
 from typing import Final
@@ -231,7 +231,9 @@ class RawNode:
     # ---- storage messages ------------------------------------------------------------------------------------------
 
     def _storage_append(self, entries: list[Entry], hard: HardState | None, snapshot: Snapshot | None) -> Message:
-        """Write these; then deliver what promises them, the leader's own acknowledgements before the report of stability."""
+        """Write these; then deliver what promises them, the leader's own acknowledgements before the report of
+        stability.
+        """
         raft = self.raft
         responses = list(raft.after_append)
         if raft.log.unstable.entries or snapshot is not None:
@@ -252,7 +254,8 @@ class RawNode:
     def _storage_append_response(self, snapshot: Snapshot | None) -> Message:
         """Reports the last entry as stable, also if it was handed out before: the newest report is the one that counts.
 
-        It carries the term: were it taken in a later one, the entry could have been overwritten and appended again (ABA).
+        It carries the term: were it taken in a later one, the entry could have been overwritten and appended again
+        (ABA).
         """
         raft = self.raft
         index, log_term = LogIndex(0), Term(0)

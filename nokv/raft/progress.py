@@ -28,7 +28,7 @@ class Inflights:
     The byte bound is soft: the append that crosses it is still let out, the next one is not.
     """
 
-    __slots__ = ("bytes", "bytes_max", "size", "_sent")
+    __slots__ = ("_sent", "bytes", "bytes_max", "size")
 
     def __init__(self, size: int, bytes_max: int) -> None:
         self.size: Final = size
@@ -77,7 +77,7 @@ class Progress:
         "state",
     )
 
-    def __init__(self, *, next: LogIndex, inflights: Inflights, match: LogIndex = LogIndex(0)) -> None:
+    def __init__(self, *, next: LogIndex, inflights: Inflights, match: LogIndex) -> None:
         self.inflights = inflights
         self.match = match
         self.next = next

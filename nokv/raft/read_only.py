@@ -1,7 +1,7 @@
 """Read index requests on their way through a quorum (thesis 6.4).
 
-Invariants: a request is confirmed by acknowledgements of a heartbeat that was sent after it came; confirming one confirms
-all that came before it.
+Invariants: a request is confirmed by acknowledgements of a heartbeat that was sent after it came; confirming one
+confirms all that came before it.
 """
 
 from nokv.proto.ids import LogIndex, PeerId

@@ -68,13 +68,13 @@ def _maybe_send_snapshot(raft: "Raft", to: PeerId, progress: Progress) -> bool:
     metadata = snapshot.metadata
     assert metadata.index > 0, "need a snapshot that is not empty"
     raft.trace.debug(
-        lambda: f"{raft.id:x} [firstindex: {raft.log.first_index()}, commit: {raft.log.committed}] sent "
-        f"snapshot[index: {metadata.index}, term: {metadata.term}] to {to:x} [{progress.describe()}]"
+        lambda: (
+            f"{raft.id:x} [firstindex: {raft.log.first_index()}, commit: {raft.log.committed}] sent "
+            f"snapshot[index: {metadata.index}, term: {metadata.term}] to {to:x} [{progress.describe()}]"
+        )
     )
     progress.become_snapshot(metadata.index)
-    raft.trace.debug(
-        lambda: f"{raft.id:x} paused sending replication messages to {to:x} [{progress.describe()}]"
-    )
+    raft.trace.debug(lambda: f"{raft.id:x} paused sending replication messages to {to:x} [{progress.describe()}]")
     raft.send(Message(type=MessageType.SNAP, to=to, snapshot=snapshot))
     return True
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 from msgspec import Struct
 
 from nokv.proto.ids import LogIndex, PeerId
+from nokv.raft.config import NOBODY, NOTHING
 from nokv.raft.read_only import ReadOnly
 
 
@@ -46,9 +47,9 @@ class Leader:
 
     role: ClassVar[Role] = Role.LEADER
     heartbeat_elapsed: int = 0
-    transferee: PeerId = PeerId(0)
+    transferee: PeerId = NOBODY
     """To whom the leadership is being handed; no proposals are taken meanwhile."""
-    pending_conf_index: LogIndex = LogIndex(0)
+    pending_conf_index: LogIndex = NOTHING
     """No membership change may be proposed until everything up to here is applied."""
     uncommitted_bytes: int = 0
     reads: ReadOnly = field(default_factory=ReadOnly)

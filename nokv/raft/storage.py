@@ -1,8 +1,8 @@
 """Storage: the stable part of the log as the core reads it, and an implementation in memory.
 
 Why: the core decides what must be written; its owner writes it, in its own way, and lets the core read it back.
-Invariants: `first_index` is one above the index of the snapshot (or compaction mark) in front of the entries; `term` answers
-for that index too; entries are contiguous.
+Invariants: `first_index` is one above the index of the snapshot (or compaction mark) in front of the entries; `term`
+answers for that index too; entries are contiguous.
 Not here: what is not stable yet (unstable.py), durability (the owner's business).
 """
 

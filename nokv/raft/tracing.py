@@ -1,7 +1,7 @@
 """Trace: the core's log lines, which cost nothing unless somebody listens.
 
-Why: the lines are part of the conformance cases, and in a running node they are off; formatting them would cost more than
-the algorithm. So lines are handed over as functions.
+Why: the lines are part of the conformance cases, and in a running node they are off; formatting them would cost more
+than the algorithm. So lines are handed over as functions.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Unstable: entries and a snapshot that were not yet written to stable storage, or whose writing was not yet reported.
 
-Why: with asynchronous storage writes the core runs ahead of the disk, and must know three borders: what is stable, what is
-being written, and what was not handed out yet.
+Why: with asynchronous storage writes the core runs ahead of the disk, and must know three borders: what is stable,
+what is being written, and what was not handed out yet.
 Invariants: `entries[i]` has index `offset + i`; offset <= offset_in_progress <= offset + len(entries); an entry that
 is being written may still be overwritten by a newer term, and then its report is ignored (the ABA race).
 Not here: the stable part (storage.py), the border between committed and not (log.py).
@@ -17,7 +17,7 @@ from nokv.raft.tracing import Trace
 class Unstable:
     """The tail of the log that Storage does not have for certain."""
 
-    __slots__ = ("entries", "offset", "offset_in_progress", "snapshot", "snapshot_in_progress", "_trace")
+    __slots__ = ("_trace", "entries", "offset", "offset_in_progress", "snapshot", "snapshot_in_progress")
 
     def __init__(self, offset: LogIndex, trace: Trace) -> None:
         self.snapshot: Snapshot | None = None
@@ -81,8 +81,10 @@ class Unstable:
             return
         if known != term:
             self._trace.info(
-                lambda: f"entry at (index,term)=({index},{term}) mismatched with "
-                f"entry at ({index},{known}) in unstable log; ignoring"
+                lambda: (
+                    f"entry at (index,term)=({index},{term}) mismatched with "
+                    f"entry at ({index},{known}) in unstable log; ignoring"
+                )
             )
             return
         del self.entries[: index + 1 - self.offset]

@@ -80,7 +80,7 @@ def run(config: NodeConfig) -> None:
         log.warning("%s", note)
     log.info("%s", started.identity.describe())
     incarnation = Incarnation(entropy.getrandbits(63))
-    machine = ControlMachine(started.control, group_zero(started.control.stores()), make_oracle(config))
+    machine = ControlMachine(started.control, group_zero(started.control.stores()), make_oracle(config), incarnation)
     replica = open_replica(config, opened, machine, incarnation, Random(entropy.getrandbits(64)))
     core = ManifestCore(
         config=config,

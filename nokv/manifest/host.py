@@ -186,7 +186,6 @@ class ManifestCore:
         """The turn's effects, and whether the log's buffer has new records to flush."""
         turn = self._turn
         logged = self.shard.run(turn, now_ms)
-        self._oracle.window_committed(self._machine.state.tso_ahead)
         self._send_grants(turn)
         self._turn = Turn(self._pending)
         return turn, logged

@@ -11,9 +11,10 @@ import msgspec
 from nokv.control.cluster import ControlState, decode_command
 from nokv.control.tso import Oracle
 from nokv.proto.command import CONTROL, ORIGIN_BYTES, EntryError, Origin
-from nokv.proto.control import TsoRequest, encode_body
+from nokv.proto.control import TsoAhead, TsoRequest, encode_body
 from nokv.proto.errors import InvalidArgument, LimitExceeded, encode_error
 from nokv.proto.frame import Kind
+from nokv.proto.ids import Incarnation
 from nokv.proto.region import Region
 from nokv.workers.machine import Result
 
@@ -23,9 +24,10 @@ class ControlMachine:
 
     needs_lift: Final = False
 
-    def __init__(self, state: ControlState, region: Region, oracle: Oracle) -> None:
+    def __init__(self, state: ControlState, region: Region, oracle: Oracle, incarnation: Incarnation) -> None:
         self.state: Final = state
         self.oracle: Final = oracle
+        self._incarnation: Final = incarnation
 
         self.region = region
         self.wall_ms = 0
@@ -44,11 +46,23 @@ class ControlMachine:
             raise EntryError(f"no control command: {error}") from error
         self.commands += 1
         reply = self.state.apply(command)
+        if isinstance(command, TsoAhead):
+            self._note_window(origin, command)
         if not answer:
             return []
         if isinstance(reply, InvalidArgument | LimitExceeded):
             return [(Kind.ERROR, encode_error(reply))]
         return [(Kind.OK, encode_body(reply))]
+
+    def _note_window(self, origin: Origin, window: TsoAhead) -> None:
+        """A window opens the oracle that proposed it, and closes every other: somebody else has led meanwhile.
+
+        At apply and nowhere later: the entry that lets this replica serve again may be the very next one.
+        """
+        if origin.incarnation == self._incarnation:
+            self.oracle.window_committed(window.until)
+        else:
+            self.oracle.stop()
 
     def read(self, request: object) -> msgspec.Struct | None:
         """Grant timestamps; None: not before a window is committed. The caller proves the leadership (reads.py)."""

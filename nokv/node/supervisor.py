@@ -175,6 +175,8 @@ class Supervisor:
             self._family.signal_all(signal.SIGUSR1)
 
     def _on_stop(self, number: signal.Signals) -> None:
+        if self.phase is Phase.STARTING:
+            self._look(_now_ms())  # it may serve by now, and then owes its clients a drain
         deadline_ms = _now_ms() + self._drain_timeout_ms
         if self.phase is Phase.SERVING:
             self._say("info", f"{number.name}: draining, at most {self._drain_timeout_ms / 1000:g} s")

@@ -49,6 +49,7 @@ def test_a_node_is_one_router_one_manifest_and_its_workers(single: LocalCluster)
     node = single.nodes[0]
     assert [len(node.children(kind)) for kind in ("router", "manifest", "worker")] == [1, 1, 2]
     assert len(psutil.Process(node.pid).children(recursive=True)) == 4
+    wait_until(lambda: single.status(node).node.router_pid, "the router's first report")
     status = single.status(node).node
     assert status.manifest_pid == node.children("manifest")[0].pid
     assert status.router_pid == node.children("router")[0].pid

@@ -203,7 +203,10 @@ class Loop:
             return
         self._unflushed = False
         core.shard.stamp(position)
-        self._syncer.request(position)
+        if position <= self._syncer.durable:
+            core.synced(position)  # a promise that rests on nothing new, such as a granted pre-vote
+        else:
+            self._syncer.request(position)
 
     def _send(self, turn: Turn) -> None:
         transport = self._transport

@@ -29,11 +29,17 @@ class LogSyncer:
         self._busy = False
         self._wanted = 0
         self._done = 0
+        self._finished = wal.durable_position
         self._last_us = 0
         self._error: BaseException | None = None
 
         self._thread = threading.Thread(target=self._work, name="log-sync", daemon=True)
         self._thread.start()
+
+    @property
+    def durable(self) -> int:
+        """The position up to which the log is known to be durable."""
+        return self._finished
 
     def request(self, position: int) -> None:
         """Everything flushed up to `position` is to become durable."""
@@ -54,6 +60,7 @@ class LogSyncer:
         if self._error is not None:
             raise self._error
         self._busy = False
+        self._finished = self._done
         result = self._done, self._last_us
         self._start()
         return result

@@ -75,13 +75,18 @@ class LocalNode:
         assert self._process is not None
         return self._process.wait(timeout_s)
 
+    def ask_to_stop(self) -> None:
+        """SIGTERM, as an operator would; returns at once."""
+        if self.is_running():
+            self._ended_by_us = True
+            os.kill(self.pid, signal.SIGTERM)
+
     def stop(self, timeout_s: float = EXIT_WAIT_S) -> int:
-        """Drain and stop as an operator would. Returns the exit code; kills it if it does not leave in time."""
+        """Drain and stop. Returns the exit code; kills it if it does not leave in time."""
         if not self.is_running():
             return self.exit_code(0) if self._process is not None else 0
-        self._ended_by_us = True
         family = self._family()
-        os.kill(self.pid, signal.SIGTERM)
+        self.ask_to_stop()
         try:
             return self.exit_code(timeout_s)
         except subprocess.TimeoutExpired:

@@ -73,9 +73,9 @@ def encode_origin(origin: Origin) -> bytes:
     )
 
 
-def encode_compact(origin: Origin, index: LogIndex) -> bytes:
-    """The data of an entry that lets logs begin behind `index`."""
-    return encode_origin(origin) + COMMIT_TS.pack(index)
+def encode_index(index: LogIndex) -> bytes:
+    """The body of a COMPACT entry: logs may begin behind `index`."""
+    return COMMIT_TS.pack(index)
 
 
 def compact_index_of(data: bytes) -> LogIndex:

@@ -6,15 +6,12 @@ Invariants:
 - A message that promises durability leaves only after the log record it promises was synced (kept in `unsynced`).
 - Epoch and leadership are checked when a command is offered, the epoch again when it is applied.
 - Every offered request is answered once: result, refusal, or OutcomeUnknown after it was proposed.
-- One-phase commit timestamps are above every timestamp this leader, or any before it, answered a snapshot read at: a
-  new leader proposes no write before group 0 has granted it a timestamp asked for in this term (`lift`).
 - A restarted voter keeps out of elections for one election timeout: it may have promised a leader to, and has
   forgotten.
 Not here: the log's bytes (nokv.storage), the order of a turn (shard.py), the effect of commands (machine.py).
 """
 
 from collections.abc import Callable, Sequence
-from operator import attrgetter
 from struct import Struct as Layout
 from typing import Final
 
@@ -23,16 +20,17 @@ from nokv.proto import command, errors
 from nokv.proto.control import PeerTsoRequest, RegionStatus
 from nokv.proto.control import encode_body as encode_control
 from nokv.proto.frame import Kind, encode
-from nokv.proto.ids import LATEST, TS_STEP, Incarnation, LogIndex, PeerId, StoreId, Term, Ts, WorkerId
+from nokv.proto.ids import LATEST, Incarnation, LogIndex, PeerId, StoreId, Term, Ts, WorkerId
 from nokv.proto.raft import Entry, EntryType, HardState, Message, MessageType, encode_message
 from nokv.proto.region import PeerRole, Region
-from nokv.raft import LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, ProposalDropped, RawNode, Role, StepError
+from nokv.raft import LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, RawNode, Role, StepError
 from nokv.storage import keys
 from nokv.storage.engine import ColumnFamily, Engine
 from nokv.storage.raft_log import RaftLog
 from nokv.workers.lease import Lease
 from nokv.workers.machine import Machine, Result, as_result
-from nokv.workers.pipeline import Pipeline, Waiter
+from nokv.workers.pipeline import Waiter
+from nokv.workers.proposer import Proposer
 from nokv.workers.reads import PendingRead, ReadQueue
 from nokv.workers.turn import TO_MANIFEST, Turn
 
@@ -43,22 +41,23 @@ LIFT_RETRY_TICKS: Final = 3
 """Ticks between two requests for the timestamp a new leader needs: group 0 may be electing too."""
 
 
-class Gathered:
-    """A write that waits to be proposed.
+FROM_PEERS: Final = frozenset(
+    {
+        MessageType.APP,
+        MessageType.APP_RESP,
+        MessageType.VOTE,
+        MessageType.VOTE_RESP,
+        MessageType.PRE_VOTE,
+        MessageType.PRE_VOTE_RESP,
+        MessageType.HEARTBEAT,
+        MessageType.HEARTBEAT_RESP,
+        MessageType.TIMEOUT_NOW,
+    }
+)
+"""What replicas of this version say to each other.
 
-    `start_ts` 0: it has none. `assign`: the leader chooses its commit timestamp.
-    """
-
-    __slots__ = ("assign", "frame", "start_ts", "waiter")
-
-    def __init__(self, waiter: Waiter, frame: bytes, start_ts: Ts, assign: bool) -> None:
-        self.waiter = waiter
-        self.frame = frame
-        self.start_ts = start_ts
-        self.assign = assign
-
-
-_start_ts: Final = attrgetter("start_ts")
+Proposals and reads are never forwarded; snapshots do not exist yet.
+"""
 
 
 class Peer:
@@ -92,9 +91,9 @@ class Peer:
         self.machine: Final = machine
         self._engine: Final = engine
         self.lease: Final = Lease(length_ms=lease_ms(config.raft))
-        self.pipeline: Final = Pipeline(incarnation=incarnation, proposals_max=config.raft.proposals_inflight_max)
+        self.proposer: Final = Proposer(config, machine.region.id, node, incarnation)
+        self.pipeline: Final = self.proposer.pipeline
         self.reads: Final = ReadQueue(self.lease)
-        self._incarnation: Final = incarnation
 
         # mirrors of what is durable or on its way to be
         self.applied = applied
@@ -107,20 +106,14 @@ class Peer:
         self.leader = PeerId(0)
         self.leads = False
         self.commit = applied
-        self._gathered: list[Gathered] = []
-        self._gathered_bytes = 0
         self._to_apply: list[Message] = []
         self._unsynced: list[tuple[int, Message]] = []
         self._new_responses: list[Message] = []
-        self._max_read_ts = Ts(0)  # highest timestamp a snapshot read was answered at
-        self._max_known_ts = Ts(0)  # highest timestamp known to have been issued
-        self._lifted = False
         self._lift_wait_ticks = 0
         self._compact_floor = LogIndex(0)
         self.changed = True
 
         # counters
-        self.proposals = 0
         self.applied_entries = 0
         self._note_state()
 
@@ -134,7 +127,7 @@ class Peer:
     @property
     def waiting(self) -> int:
         """Requests that have not been answered."""
-        return len(self._gathered) + len(self.reads)
+        return len(self.proposer) + len(self.reads)
 
     @property
     def serves_reads(self) -> bool:
@@ -144,7 +137,7 @@ class Peer:
     @property
     def lifted(self) -> bool:
         """Leading, and group 0 has granted this term its first timestamp: writes are proposed."""
-        return self.leads and self._lifted
+        return self.leads and self.proposer.lifted
 
     def status(self) -> RegionStatus:
         """This replica for status, heartbeats and tools."""
@@ -179,16 +172,7 @@ class Peer:
         """
         if not self.leads:
             return self.not_leader()
-        if len(self._gathered) >= self._config.limits.proposals_max:
-            return errors.ServerIsBusy("proposals_max")
-        if len(frame) > self._config.limits.entry_bytes_max:
-            return errors.EntryTooLarge(self.region_id, self._config.limits.entry_bytes_max, len(frame))
-        self._max_known_ts = max(self._max_known_ts, start_ts)
-        if looks:
-            self._max_read_ts = max(self._max_read_ts, start_ts)
-        self._gathered.append(Gathered(waiter, frame, start_ts, assign))
-        self._gathered_bytes += len(frame)
-        return None
+        return self.proposer.offer(waiter, frame, start_ts, assign=assign, looks=looks)
 
     def offer_read(
         self, address: bytes, request_id: int, kind: int, request: object, ts: Ts, deadline_ms: int
@@ -202,7 +186,7 @@ class Peer:
             return self.not_leader()
         wait_index = LogIndex(0)
         if ts != LATEST:
-            self._note_read(ts)
+            self.proposer.note_read(ts)
             if len(self.pipeline):
                 wait_index = self.last_index
         self.reads.add(PendingRead(address, request_id, kind, request, deadline_ms, wait_index, self.lease.next_round))
@@ -211,12 +195,7 @@ class Peer:
     def lift(self, ts: Ts, term: Term) -> None:
         """Group 0's answer to this leader: every timestamp issued before this term's request is below `ts`."""
         if self.leads and term == self.term:
-            self._lifted = True
-            self._note_read(ts)
-
-    def _note_read(self, ts: Ts) -> None:
-        self._max_read_ts = max(self._max_read_ts, ts)
-        self._max_known_ts = max(self._max_known_ts, ts)
+            self.proposer.lift(ts)
 
     def transfer_leader(self, to_store: StoreId) -> errors.ErrorDetail | None:
         """Begin to hand the leadership to the replica on `to_store`."""
@@ -242,7 +221,7 @@ class Peer:
 
     def step(self, message: Message, now_ms: int) -> bool:
         """Take a message of another replica. False: it was refused or ignored, and nothing changed."""
-        if message.to != self.peer_id:
+        if message.to != self.peer_id or message.type not in FROM_PEERS:
             return False
         if now_ms < self._vote_grace_until_ms and message.type in (MessageType.VOTE, MessageType.PRE_VOTE):
             return False
@@ -258,7 +237,7 @@ class Peer:
         self._expire(turn, now_ms)
         if self.leads:
             self._propose_compaction()
-        if self.leads and not self._lifted:
+        if self.leads and not self.proposer.lifted:
             self._lift_wait_ticks -= 1
             if self._lift_wait_ticks <= 0:
                 self._ask_lift(turn)
@@ -283,32 +262,19 @@ class Peer:
 
     def propose_gathered(self, turn: Turn, now_ms: int) -> None:
         """Turn gathered writes into as few entries as fit, as far as the pipeline has room."""
-        if not self._gathered:
+        proposer = self.proposer
+        if not len(proposer):
             return
         if not self.leads:
-            self._refuse_gathered(turn, self.not_leader())
-            return
-        backlog = self.commit - self.applied
-        if not self._lifted or backlog >= self._config.limits.apply_backlog_entries_max:
-            return
-        while self._gathered and not self.pipeline.full:
-            batch = self._next_batch()
-            if not self._propose(batch):
-                self._refuse(batch, turn, errors.ServerIsBusy("raft refuses proposals now"))
+            self._answer_all(proposer.give_back(), self.not_leader(), turn)
+        elif self.commit - self.applied < self._config.limits.apply_backlog_entries_max:
+            refused = proposer.propose(self.region.epoch)
+            if refused:
+                self._answer_all(refused, errors.ServerIsBusy("raft takes no proposals now"), turn)
 
     def propose_control(self, body: bytes, waiter: Waiter | None) -> bool:
         """Propose one control command (group 0). False: not now."""
-        if not self.leads or self.pipeline.full:
-            return False
-        sequence = self.pipeline.next_sequence()
-        origin = command.Origin(command.CONTROL, self._incarnation, sequence, 0, 0, Ts(0))
-        try:
-            self.node.propose(command.encode_origin(origin) + body)
-        except ProposalDropped:
-            return False
-        self.pipeline.add(sequence, (waiter,) if waiter else ())
-        self.proposals += 1
-        return True
+        return self.leads and self.proposer.propose_control(body, waiter)
 
     def collect(self, turn: Turn) -> bool:
         """Carry out what the Raft node has ready. True if records were added to the log's buffer."""
@@ -383,74 +349,14 @@ class Peer:
         if keep_from >= self.log.first_index():
             self.log.compact(LogIndex(keep_from))
 
-    # ---- proposals -------------------------------------------------------------------------------------------------
-
-    def _next_batch(self) -> list[Gathered]:
-        """The longest run of gathered writes that makes one entry of about `entry_batch_bytes`."""
-        limit = self._config.limits.entry_batch_bytes
-        gathered = self._gathered
-        if self._gathered_bytes <= limit:
-            self._gathered, self._gathered_bytes = [], 0
-            return gathered
-        taken, size = 0, 0
-        for write in gathered:
-            size += len(write.frame)
-            if taken and size > limit:
-                size -= len(write.frame)
-                break
-            taken += 1
-        self._gathered, self._gathered_bytes = gathered[taken:], self._gathered_bytes - size
-        return gathered[:taken]
-
-    def _propose(self, batch: list[Gathered]) -> bool:
-        """One entry for the whole batch, commit timestamps assigned. False: Raft does not take proposals now.
-
-        Requests of one turn are concurrent, so their order is free: by start_ts, each gets a slot of its own
-        (proto.ids.TS_STEP) and writes of one key seldom have to be moved up.
-        """
-        batch.sort(key=_start_ts)
-        floor = self._max_read_ts
-        commands = [(max(write.start_ts, floor) + 1 if write.assign else 0, write.frame) for write in batch]
-        sequence = self.pipeline.next_sequence()
-        epoch = self.region.epoch
-        origin = command.Origin(
-            command.COMMANDS,
-            self._incarnation,
-            sequence,
-            epoch.version,
-            epoch.conf_ver,
-            Ts(self._max_known_ts + TS_STEP - 1),
-        )
-        try:
-            self.node.propose(command.encode_commands(origin, commands))
-        except ProposalDropped:
-            return False
-        self.pipeline.add(sequence, [write.waiter for write in batch])
-        self.proposals += 1
-        return True
-
-    def _refuse(self, batch: Sequence[Gathered], turn: Turn, detail: errors.ErrorDetail) -> None:
-        for write in batch:
-            self._answer_error(write.waiter.address, write.waiter.request_id, detail, turn)
-
-    def _refuse_gathered(self, turn: Turn, detail: errors.ErrorDetail) -> None:
-        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
-        self._refuse(gathered, turn, detail)
-
     def _propose_compaction(self) -> None:
         """Let all logs begin behind what every replica has, once that saves a good part of a log.
 
         Snapshots of data do not exist yet, so a follower can only catch up from the log: the slowest one decides.
         """
         floor = min(self.node.match_indexes().values(), default=LogIndex(0))
-        if floor - self._compact_floor < self._config.raft.log_retain_entries or self.pipeline.full:
-            return
-        sequence = self.pipeline.next_sequence()
-        origin = command.Origin(command.COMPACT, self._incarnation, sequence, 0, 0, Ts(0))
-        try:
-            self.node.propose(command.encode_compact(origin, LogIndex(floor)))
-        except ProposalDropped:
-            return
+        if floor - self._compact_floor >= self._config.raft.log_retain_entries:
+            self.proposer.propose_compaction(floor)
 
     # ---- Raft output -----------------------------------------------------------------------------------------------
 
@@ -487,23 +393,21 @@ class Peer:
         if was_leader and (not leads or new_term):
             self._lose_leadership(turn)
         if leads and (not was_leader or new_term):
-            self._lifted = False
             self._ask_lift(turn)
 
     def _lose_leadership(self, turn: Turn) -> None:
         """Answer everybody at once: what was proposed may still commit under the next leader, the rest never will."""
         self.lease.drop()
-        self._lifted = False
-        for waiter in self.pipeline.abandon():
-            self._answer_error(waiter.address, waiter.request_id, errors.OutcomeUnknown(self.region_id), turn)
+        self.proposer.lifted = False
+        self._answer_all(self.pipeline.abandon(), errors.OutcomeUnknown(self.region_id), turn)
         refusal = self.not_leader()
-        self._refuse_gathered(turn, refusal)
+        self._answer_all(self.proposer.give_back(), refusal, turn)
         for read in self.reads.abandon():
             self._answer_error(read.address, read.request_id, refusal, turn)
 
     def _ask_lift(self, turn: Turn) -> None:
-        self._lifted = not self.machine.needs_lift
-        if self._lifted:
+        self.proposer.lifted = not self.machine.needs_lift
+        if self.proposer.lifted:
             return
         self._lift_wait_ticks = LIFT_RETRY_TICKS
         request = PeerTsoRequest(self._store_id, self.region_id, self.term)
@@ -570,15 +474,14 @@ class Peer:
 
     def _expire(self, turn: Turn, now_ms: int) -> None:
         """Answer what has waited longer than it may."""
-        for waiter in self.pipeline.expire(now_ms):
-            self._answer_error(waiter.address, waiter.request_id, errors.OutcomeUnknown(self.region_id), turn)
+        self._answer_all(self.pipeline.expire(now_ms), errors.OutcomeUnknown(self.region_id), turn)
+        self._answer_all(self.proposer.expire(now_ms), errors.DeadlineExceeded("propose"), turn)
         for read in self.reads.expire(now_ms):
             self._answer_error(read.address, read.request_id, errors.DeadlineExceeded("read"), turn)
-        if self._gathered and any(write.waiter.deadline_ms <= now_ms for write in self._gathered):
-            late = [write for write in self._gathered if write.waiter.deadline_ms <= now_ms]
-            self._gathered = [write for write in self._gathered if write.waiter.deadline_ms > now_ms]
-            self._gathered_bytes = sum(len(write.frame) for write in self._gathered)
-            self._refuse(late, turn, errors.DeadlineExceeded("propose"))
+
+    def _answer_all(self, waiters: Sequence[Waiter], detail: errors.ErrorDetail, turn: Turn) -> None:
+        for waiter in waiters:
+            self._answer_error(waiter.address, waiter.request_id, detail, turn)
 
     def _answer_error(self, address: bytes, request_id: int, detail: errors.ErrorDetail, turn: Turn) -> None:
         turn.reply(address, request_id, encode(Kind.ERROR, request_id, self.region_id, errors.encode_error(detail)))

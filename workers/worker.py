@@ -249,7 +249,7 @@ class WorkerCore:
             reads=admission.reads,
             writes=admission.writes,
             refusals=admission.refusals,
-            proposals=sum(peer.proposals for peer in peers),
+            proposals=sum(peer.proposer.proposals for peer in peers),
             applied_entries=sum(peer.applied_entries for peer in peers),
             applied_commands=sum(peer.machine.commands for peer in peers),
             expired=admission.expired,

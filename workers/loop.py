@@ -102,7 +102,7 @@ class Loop:
         self._next_tick_ms = 0
         self._next_look_ms = 0
         self._disk_full = False
-        self._unflushed = False
+        self._flush_failed = False
         self._checkpoint_began_ns = 0
         self._next_checkpoint_ms = boot_ms() + config.storage.checkpoint_ms
         self._unreachable: set[StoreId] = set()
@@ -151,7 +151,7 @@ class Loop:
         if now_ms >= self._next_tick_ms:
             self._tick(now_ms)
         turn, logged = core.run(now_ms)
-        if logged or self._unflushed:
+        if logged or self._flush_failed:
             self._flush()
         self._send(turn)
         if not core.shard.checkpointing:
@@ -196,12 +196,12 @@ class Loop:
         try:
             position = core.wal.flush()
         except OutOfSpaceError as error:
-            if not self._unflushed:
+            if not self._flush_failed:
                 log.error("log not written, trying again: %s", error)
-            self._unflushed = True
+            self._flush_failed = True
             self._set_disk(free_bytes=0, full=True)
             return
-        self._unflushed = False
+        self._flush_failed = False
         core.shard.stamp(position)
         if position <= self._syncer.durable:
             core.synced(position)  # a promise that rests on nothing new, such as a granted pre-vote
@@ -259,7 +259,7 @@ class Loop:
         self._next_checkpoint_ms = now_ms + self._config.storage.checkpoint_ms
         core.end_checkpoint(committed=True)
         self._collector.step(copy_bytes=self._config.storage.collect_bytes)
-        self._unflushed = True
+        self._flush()
 
     def _look_at_disk(self, now_ms: int) -> None:
         """Full below the low mark, or while the log cannot be written; free again above the resume mark."""
@@ -267,7 +267,7 @@ class Loop:
         storage = self._config.storage
         free_bytes = self._free_bytes()
         mark = storage.free_bytes_resume if self._disk_full else storage.free_bytes_min
-        self._set_disk(free_bytes=free_bytes, full=self._unflushed or free_bytes < mark)
+        self._set_disk(free_bytes=free_bytes, full=self._flush_failed or free_bytes < mark)
 
     def _set_disk(self, *, free_bytes: int, full: bool) -> None:
         if full != self._disk_full:

@@ -1,207 +1,216 @@
-"""Membership changes as functions: a configuration and changes in, a configuration or a refusal out.
+"""Configuration changes: from one configuration to the next, directly or through a joint one (thesis 4.1, 4.3).
 
-Simple changes alter at most one voter, so old and new majorities overlap (thesis 4.1). Anything larger goes through a
-joint configuration, in which both majorities decide (thesis 4.3): `enter_joint`, later `leave_joint`.
-Invariants: the input is never changed; a refusal is a ConfChangeError and leaves everything as it was; a result always
-satisfies the tracker's invariants; a voter that becomes a learner does so only when the joint configuration is
-left, since it may still be needed for the outgoing majority.
+Why: two majorities of the old and the new configuration must have a voter in common; a direct change of one voter
+guarantees that, anything else goes through a configuration in which both majorities have to agree.
+Invariants: a change is worked out on copies and checked before it is returned, so a refused one changes nothing; a
+peer in both halves keeps its Progress; a voter who becomes a learner stays a voter until the joint one is left.
 Not here: when a change may be proposed (membership.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Final
 
-from nokv.proto.ids import LogIndex, PeerId
-from nokv.proto.raft import ConfChangeSingle, ConfChangeType, ConfState
-from nokv.raft.progress import Inflights, Progress
+from nokv.proto.ids import PeerId
+from nokv.proto.raft import NUMBER_MAX, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState
+from nokv.raft.errors import ConfChangeError
+from nokv.raft.progress import Progress
 from nokv.raft.tracker import Configuration, Tracker
 
-Progresses = dict[PeerId, Progress]
+Changed = tuple[Configuration, dict[PeerId, Progress]]
 
 
-class ConfChangeError(ValueError):
-    """The change cannot be made to this configuration."""
+def apply_change(tracker: Tracker, last_index: int, change: ConfChangeV2) -> Changed:
+    """The configuration after a committed change. Raises ConfChangeError."""
+    if change.leaves_joint:
+        return leave_joint(tracker, last_index)
+    if change.enters_joint:
+        return enter_joint(tracker, last_index, change.changes, auto_leave=change.auto_leave)
+    return simple(tracker, last_index, change.changes)
 
 
-class Changer:
-    """Applies changes to a copy of a tracker's configuration."""
+def simple(tracker: Tracker, last_index: int, changes: Iterable[ConfChangeSingle]) -> Changed:
+    """Changes that touch at most one voter, at once. Raises ConfChangeError."""
+    draft = _Draft(tracker, last_index)
+    if draft.outgoing:
+        raise ConfChangeError("can't apply simple config change in joint config")
+    draft.apply(changes)
+    if len(draft.incoming ^ tracker.config.incoming) > 1:
+        raise ConfChangeError("more than one voter changed without entering joint config")
+    return draft.checked()
 
-    def __init__(self, tracker: Tracker, last_index: LogIndex) -> None:
-        self._tracker = tracker
-        self._last_index = last_index
 
-    def enter_joint(self, changes: Sequence[ConfChangeSingle], *, auto_leave: bool) -> tuple[Configuration, Progresses]:
-        """The joint configuration whose outgoing half is the present one, with `changes` made to the incoming half.
+def enter_joint(tracker: Tracker, last_index: int, changes: Iterable[ConfChangeSingle], *, auto_leave: bool) -> Changed:
+    """Any changes, with the old majority kept beside the new one. Raises ConfChangeError."""
+    draft = _Draft(tracker, last_index)
+    if draft.outgoing:
+        raise ConfChangeError("config is already joint")
+    if not draft.incoming:
+        raise ConfChangeError("can't make a zero-voter config joint")
+    draft.outgoing = set(draft.incoming)
+    draft.apply(changes)
+    draft.auto_leave = auto_leave
+    return draft.checked()
 
-        Raises:
-            ConfChangeError: joint already, or no voter would be left.
-        """
-        config, progress = self._copy()
-        if config.joint:
-            raise ConfChangeError("config is already joint")
-        if not config.incoming:
-            raise ConfChangeError("can't make a zero-voter config joint")
-        config.outgoing = set(config.incoming)
-        self._apply(config, progress, changes)
-        config.auto_leave = auto_leave
-        return self._checked(config, progress)
 
-    def leave_joint(self) -> tuple[Configuration, Progresses]:
-        """The incoming half alone; peers that are in neither half any more are forgotten.
+def leave_joint(tracker: Tracker, last_index: int) -> Changed:
+    """Drop the old majority. Raises ConfChangeError."""
+    draft = _Draft(tracker, last_index)
+    if not draft.outgoing:
+        raise ConfChangeError("can't leave a non-joint config")
+    for peer in sorted(draft.learners_next):
+        draft.learners.add(peer)
+        draft.progress[peer].is_learner = True
+    draft.learners_next.clear()
+    for peer in sorted(draft.outgoing - draft.incoming - draft.learners):
+        del draft.progress[peer]
+    draft.outgoing.clear()
+    draft.auto_leave = False
+    return draft.checked()
 
-        Raises:
-            ConfChangeError: not joint.
-        """
-        config, progress = self._copy()
-        if not config.joint:
-            raise ConfChangeError("can't leave a non-joint config")
-        for peer_id in config.learners_next:
-            config.learners.add(peer_id)
-            progress[peer_id].is_learner = True
-        config.learners_next = set()
-        for peer_id in sorted(config.outgoing):
-            if peer_id not in config.incoming and peer_id not in config.learners:
-                del progress[peer_id]
-        config.outgoing = set()
-        config.auto_leave = False
-        return self._checked(config, progress)
 
-    def simple(self, changes: Sequence[ConfChangeSingle]) -> tuple[Configuration, Progresses]:
-        """The configuration after changes that alter at most one voter.
+def restore(tracker: Tracker, last_index: int, state: ConfState) -> Changed:
+    """A stored configuration, reached from an empty tracker by the very changes it could have come from.
 
-        Raises:
-            ConfChangeError: joint, more than one voter, or no voter left.
-        """
-        config, progress = self._copy()
-        if config.joint:
-            raise ConfChangeError("can't apply simple config change in joint config")
-        before = set(config.incoming)
-        self._apply(config, progress, changes)
-        if len(before ^ config.incoming) > 1:
-            raise ConfChangeError("more than one voter changed without entering joint config")
-        return self._checked(config, progress)
+    A joint one is the outgoing voters first, and then everything else in one step. Raises ConfChangeError.
+    """
+    additions = [ConfChangeSingle(ConfChangeType.ADD_VOTER, peer) for peer in state.voters]
+    additions += [ConfChangeSingle(ConfChangeType.ADD_LEARNER, peer) for peer in state.learners]
+    additions += [ConfChangeSingle(ConfChangeType.ADD_LEARNER, peer) for peer in state.learners_next]
+    scratch = Tracker(tracker.max_inflight_msgs, tracker.max_inflight_bytes)
+    first = [ConfChangeSingle(ConfChangeType.ADD_VOTER, peer) for peer in state.voters_outgoing] or additions
+    for change in first:
+        scratch.switch(*simple(scratch, last_index, (change,)))
+    if state.voters_outgoing:
+        removals = [ConfChangeSingle(ConfChangeType.REMOVE, peer) for peer in state.voters_outgoing]
+        scratch.switch(*enter_joint(scratch, last_index, removals + additions, auto_leave=state.auto_leave))
+    if not same_conf_state(scratch.config.conf_state(), state):
+        raise ConfChangeError(f"no configuration looks like {state}")
+    return scratch.config, scratch.progress
 
-    # ---- one change ------------------------------------------------------------------------------------------------
 
-    def _apply(self, config: Configuration, progress: Progresses, changes: Sequence[ConfChangeSingle]) -> None:
+def is_possible(state: ConfState) -> bool:
+    """Whether a stored configuration keeps Configuration's laws, so that `restore` will succeed."""
+    voters, outgoing = set(state.voters), set(state.voters_outgoing)
+    learners, learners_next = set(state.learners), set(state.learners_next)
+    named = voters | outgoing | learners
+    return (
+        bool(voters)
+        and not learners & (voters | outgoing)
+        and learners_next <= outgoing - voters
+        and (bool(outgoing) or not state.auto_leave)
+        and min(named) > 0
+        and max(named) <= NUMBER_MAX
+    )
+
+
+def same_conf_state(one: ConfState, other: ConfState) -> bool:
+    """Whether two stored configurations mean the same, whatever their order."""
+    return (
+        set(one.voters) == set(other.voters)
+        and set(one.learners) == set(other.learners)
+        and set(one.voters_outgoing) == set(other.voters_outgoing)
+        and set(one.learners_next) == set(other.learners_next)
+        and one.auto_leave == other.auto_leave
+    )
+
+
+class _Draft:
+    """A configuration being worked out."""
+
+    __slots__ = (
+        "_last_index",
+        "_tracker",
+        "auto_leave",
+        "incoming",
+        "learners",
+        "learners_next",
+        "outgoing",
+        "progress",
+    )
+
+    def __init__(self, tracker: Tracker, last_index: int) -> None:
+        self._tracker: Final = tracker
+        self._last_index: Final = last_index
+
+        config = tracker.config
+        self.incoming = set(config.incoming)
+        self.outgoing = set(config.outgoing)
+        self.learners = set(config.learners)
+        self.learners_next = set(config.learners_next)
+        self.auto_leave = config.auto_leave
+        self.progress = {peer: progress.copy() for peer, progress in tracker.progress.items()}
+
+    def apply(self, changes: Iterable[ConfChangeSingle]) -> None:
+        """Work in changes one by one; peer 0 is nobody. Raises ConfChangeError if no voter is left."""
         for change in changes:
-            if change.node_id == 0:
-                continue  # etcd replaces the node of a change it wants ignored with 0
-            match change.type:
-                case ConfChangeType.ADD_NODE:
-                    self._make_voter(config, progress, change.node_id)
-                case ConfChangeType.ADD_LEARNER_NODE:
-                    self._make_learner(config, progress, change.node_id)
-                case ConfChangeType.REMOVE_NODE:
-                    self._remove(config, progress, change.node_id)
-                case ConfChangeType.UPDATE_NODE:
-                    pass
-        if not config.incoming:
+            if change.peer_id == 0:
+                continue
+            if change.type is ConfChangeType.ADD_VOTER:
+                self._make_voter(change.peer_id)
+            elif change.type is ConfChangeType.ADD_LEARNER:
+                self._make_learner(change.peer_id)
+            elif change.type is ConfChangeType.REMOVE:
+                self._remove(change.peer_id)
+        if not self.incoming:
             raise ConfChangeError("removed all voters")
 
-    def _make_voter(self, config: Configuration, progress: Progresses, peer_id: PeerId) -> None:
-        known = progress.get(peer_id)
-        if known is None:
-            self._init_progress(config, progress, peer_id, is_learner=False)
-            return
-        known.is_learner = False
-        config.learners.discard(peer_id)
-        config.learners_next.discard(peer_id)
-        config.incoming.add(peer_id)
-
-    def _make_learner(self, config: Configuration, progress: Progresses, peer_id: PeerId) -> None:
-        known = progress.get(peer_id)
-        if known is None:
-            self._init_progress(config, progress, peer_id, is_learner=True)
-            return
-        if known.is_learner:
-            return
-        self._remove(config, progress, peer_id)
-        progress[peer_id] = known
-        if peer_id in config.outgoing:
-            config.learners_next.add(peer_id)
-        else:
-            known.is_learner = True
-            config.learners.add(peer_id)
-
-    def _remove(self, config: Configuration, progress: Progresses, peer_id: PeerId) -> None:
-        if peer_id not in progress:
-            return
-        config.incoming.discard(peer_id)
-        config.learners.discard(peer_id)
-        config.learners_next.discard(peer_id)
-        if peer_id not in config.outgoing:
-            del progress[peer_id]
-
-    def _init_progress(self, config: Configuration, progress: Progresses, peer_id: PeerId, *, is_learner: bool) -> None:
-        (config.learners if is_learner else config.incoming).add(peer_id)
-        tracker = self._tracker
-        # A new peer is taken for a follower whose log is as long as ours: right for a peer that just got a snapshot,
-        # and found out at the first append otherwise. At least 1, or `next` would not be above `match`.
-        made = Progress(
-            next=LogIndex(max(self._last_index, 1)),
-            inflights=Inflights(tracker.max_inflight, tracker.max_inflight_bytes),
-            match=LogIndex(0),
+    def checked(self) -> Changed:
+        """The result, which keeps Configuration's laws."""
+        joint = bool(self.outgoing)
+        members = self.incoming | self.outgoing | self.learners | self.learners_next
+        assert members == self.progress.keys(), "a Progress for each peer and no other"
+        assert self.learners_next <= self.outgoing, "a future learner is still a voter"
+        assert not self.learners & (self.incoming | self.outgoing), "learners have no vote"
+        assert {peer for peer, progress in self.progress.items() if progress.is_learner} == self.learners
+        assert joint or not (self.learners_next or self.auto_leave)
+        config = Configuration(
+            frozenset(self.incoming),
+            frozenset(self.outgoing),
+            frozenset(self.learners),
+            frozenset(self.learners_next),
+            self.auto_leave,
         )
-        made.is_learner = is_learner
-        # Otherwise a quorum check right after the change would take the newcomer for dead.
-        made.recent_active = True
-        progress[peer_id] = made
+        return config, self.progress
 
-    # ---- around it -------------------------------------------------------------------------------------------------
+    def _make_voter(self, peer: PeerId) -> None:
+        self.incoming.add(peer)
+        self.learners.discard(peer)
+        self.learners_next.discard(peer)
+        progress = self.progress.get(peer)
+        if progress is None:
+            self._start(peer, is_learner=False)
+        else:
+            progress.is_learner = False
 
-    def _copy(self) -> tuple[Configuration, Progresses]:
-        config = self._tracker.config.copy()
-        progress = {peer_id: copy_progress(pr) for peer_id, pr in self._tracker.progress.items()}
-        check_invariants(config, progress)
-        return config, progress
+    def _make_learner(self, peer: PeerId) -> None:
+        progress = self.progress.get(peer)
+        if progress is None:
+            self.learners.add(peer)
+            self._start(peer, is_learner=True)
+            return
+        if progress.is_learner:
+            return
+        self._remove(peer)
+        self.progress[peer] = progress
+        if peer in self.outgoing:
+            # Nobody may be voter and learner at once, so the change waits for the end of the joint configuration.
+            self.learners_next.add(peer)
+        else:
+            self.learners.add(peer)
+            progress.is_learner = True
 
-    def _checked(self, config: Configuration, progress: Progresses) -> tuple[Configuration, Progresses]:
-        check_invariants(config, progress)
-        return config, progress
+    def _remove(self, peer: PeerId) -> None:
+        if peer not in self.progress:
+            return
+        self.incoming.discard(peer)
+        self.learners.discard(peer)
+        self.learners_next.discard(peer)
+        if peer not in self.outgoing:
+            del self.progress[peer]
 
-
-def copy_progress(progress: Progress) -> Progress:
-    """A copy that shares the inflight window, which a change of role does not touch."""
-    copy = Progress(next=progress.next, inflights=progress.inflights, match=progress.match)
-    copy.sent_commit = progress.sent_commit
-    copy.state = progress.state
-    copy.pending_snapshot = progress.pending_snapshot
-    copy.recent_active = progress.recent_active
-    copy.msg_app_flow_paused = progress.msg_app_flow_paused
-    copy.is_learner = progress.is_learner
-    return copy
-
-
-def check_invariants(config: Configuration, progress: Progresses) -> None:
-    """Assert what every configuration must satisfy; a violation is a bug of this module."""
-    for peer_id in config.voters | config.learners | config.learners_next:
-        assert peer_id in progress, f"no progress for {peer_id}"
-    for peer_id in config.learners_next:
-        assert peer_id in config.outgoing, f"{peer_id} is in learners_next, but not in the outgoing half"
-        assert not progress[peer_id].is_learner, f"{peer_id} is in learners_next, but already a learner"
-    for peer_id in config.learners:
-        assert peer_id not in config.voters, f"{peer_id} is a learner and a voter"
-        assert progress[peer_id].is_learner, f"{peer_id} is in learners, but not marked as one"
-    if not config.joint:
-        assert not config.learners_next, "learners_next in a simple configuration"
-        assert not config.auto_leave, "autoleave in a simple configuration"
-
-
-def restore(tracker: Tracker, last_index: LogIndex, state: ConfState) -> tuple[Configuration, Progresses]:
-    """The configuration that a stored membership describes, built up from nothing by legal changes.
-
-    Raises:
-        ConfChangeError: the stored membership is none that changes could have led to.
-    """
-    outgoing = [ConfChangeSingle(ConfChangeType.ADD_NODE, peer_id) for peer_id in state.voters_outgoing]
-    incoming = [ConfChangeSingle(ConfChangeType.REMOVE_NODE, peer_id) for peer_id in state.voters_outgoing]
-    incoming += [ConfChangeSingle(ConfChangeType.ADD_NODE, peer_id) for peer_id in state.voters]
-    incoming += [ConfChangeSingle(ConfChangeType.ADD_LEARNER_NODE, peer_id) for peer_id in state.learners]
-    incoming += [ConfChangeSingle(ConfChangeType.ADD_LEARNER_NODE, peer_id) for peer_id in state.learners_next]
-    work = Tracker(max_inflight=tracker.max_inflight, max_inflight_bytes=tracker.max_inflight_bytes)
-    changer = Changer(work, last_index)
-    for change in outgoing or incoming:
-        work.config, work.progress = changer.simple([change])
-    if outgoing:
-        work.config, work.progress = changer.enter_joint(incoming, auto_leave=state.auto_leave)
-    return work.config, work.progress
+    def _start(self, peer: PeerId, *, is_learner: bool) -> None:
+        # Probed with the last entry first. Counted as active, or check-quorum could find the leader without a quorum
+        # before the new peer had a chance to answer.
+        self.progress[peer] = self._tracker.new_progress(
+            match=0, next_index=max(self._last_index, 1), is_learner=is_learner, active=True
+        )

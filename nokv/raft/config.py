@@ -1,85 +1,119 @@
-"""Configuration of a node of the core. Ticks are logical; bytes as in sizes.py."""
+"""Config: what one Raft node is told at start, with every limit it keeps.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
+Why: each limit has a name, a unit and a reason, and impossible combinations are refused before anything runs.
+Invariants: a checked Config stays as it is; the node never changes it.
+Not here: peers, which come from the storage's configuration.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 from nokv.proto.ids import LogIndex, PeerId
+from nokv.proto.raft import NO_INDEX, NUMBER_MAX
 from nokv.raft.errors import ConfigError
-from nokv.raft.sizes import NO_LIMIT
 from nokv.raft.storage import Storage
-from nokv.raft.tracing import Sink
 
-LOCAL_APPEND_THREAD: Final = PeerId((1 << 64) - 1)
-"""Addressee of messages that ask for a durable write, with asynchronous storage writes."""
-LOCAL_APPLY_THREAD: Final = PeerId((1 << 64) - 2)
-"""Addressee of messages that ask for entries to be applied."""
-NOBODY: Final = PeerId(0)
-NOTHING: Final = LogIndex(0)
+UNLIMITED_BYTES: Final = NUMBER_MAX
+"""More than any log has; for tests, as everything in production is bounded."""
 
 
-class ReadOnlyOption(Enum):
-    """How a leader proves that it still leads before it answers a read index."""
+class ReadOnly(Enum):
+    """How a leader proves that it still leads before it answers a read."""
 
-    SAFE = "safe"
-    """A quorum answers a heartbeat that was sent after the request (thesis 6.4)."""
-    LEASE_BASED = "lease-based"
-    """Nobody is asked: CheckQuorum is trusted (thesis 6.4.1); needs bounded clock drift."""
+    SAFE = auto()
+    """By a round of heartbeats that a quorum answers."""
+    LEASE_BASED = auto()
+    """By the check-quorum lease: cheaper, and wrong if clocks drift without bound."""
 
 
-@dataclass(frozen=True, slots=True)
+class Sink(Protocol):
+    """Where log lines go. Their text is made only if there is a sink."""
+
+    def debug(self, text: str) -> None:
+        """What happens all the time."""
+        ...
+
+    def info(self, text: str) -> None:
+        """Elections and changes of the configuration."""
+        ...
+
+    def warning(self, text: str) -> None:
+        """What should not last."""
+        ...
+
+    def error(self, text: str) -> None:
+        """What the owner asked for and does not get."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What a node is started with.
+    """What a node is told at start.
 
-    Raises (`check`):
-        ConfigError: a value that cannot work; the text names it.
+    Args:
+        id: this peer; never 0, never used again after its removal.
+        storage: where durable state is read.
+        rng: draws election timeouts; the only randomness.
+        election_tick: ticks without a leader before a campaign; the timeout is drawn from [n, 2n).
+        heartbeat_tick: ticks between a leader's heartbeats.
+        applied: last index the owner has applied, at restart.
+        async_storage_writes: storage writes are messages to local threads, see the package docstring.
+        max_size_per_msg: bytes of entries in one append; 0 sends one entry each.
+        max_committed_size_per_ready: bytes of entries handed out to be applied and not yet applied; 0: as above.
+        max_uncommitted_entries_size: bytes proposed and not committed before proposals are dropped; 0: no limit.
+        max_inflight_msgs: appends on the way to one follower.
+        max_inflight_bytes: bytes on the way to one follower; 0: no limit.
+        check_quorum: a leader that hears of no quorum for an election timeout steps down; followers that hear of a
+            leader ignore campaigns.
+        pre_vote: ask whether a campaign would succeed before the term is raised (thesis 9.6).
+        read_only: proof behind read_index.
+        disable_proposal_forwarding: followers drop proposals.
+        disable_conf_change_validation: the owner validates configuration changes when it applies them.
+        step_down_on_removal: a leader that is removed or demoted steps down.
+        log: where lines go.
     """
 
     id: PeerId
     storage: Storage
     rng: Random
     election_tick: int = 10
-    """Ticks of silence after which a follower may campaign; the actual number is drawn from [this, 2 * this)."""
-    heartbeat_tick: int = 1
-    """Ticks between a leader's heartbeats."""
-    applied: LogIndex = NOTHING
-    """Last index the application has applied: nothing up to it is handed out again."""
+    heartbeat_tick: int = 2
+    applied: LogIndex = NO_INDEX
     async_storage_writes: bool = False
-    max_size_per_msg: int = NO_LIMIT
-    """Bytes of entries in one append; 0 = at most one entry."""
+    max_size_per_msg: int = 1 << 20
     max_committed_size_per_ready: int = 0
-    """Bytes handed out to be applied and not reported applied; 0 = as max_size_per_msg."""
-    max_uncommitted_entries_size: int = NO_LIMIT
-    """Payload bytes a leader takes beyond what is committed."""
+    max_uncommitted_entries_size: int = 0
     max_inflight_msgs: int = 256
     max_inflight_bytes: int = 0
-    """0 = bounded by count only."""
     check_quorum: bool = False
     pre_vote: bool = False
-    read_only: ReadOnlyOption = ReadOnlyOption.SAFE
+    read_only: ReadOnly = ReadOnly.SAFE
     disable_proposal_forwarding: bool = False
     disable_conf_change_validation: bool = False
     step_down_on_removal: bool = False
-    sink: Sink | None = None
-    """Where log lines go; None: nowhere, at no cost."""
-    draw_timeout: Callable[[Random, int], int] = field(default=lambda rng, ticks: ticks + rng.randrange(ticks))
-    """Draws the randomised election timeout; tests hand in a constant."""
+    log: Sink | None = None
 
-    def check(self) -> None:
-        """Refuse what cannot work."""
-        if self.id == NOBODY:
-            raise ConfigError("id: 0 means nobody")
-        if self.id in (LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD):
-            raise ConfigError("id: reserved for a local thread")
-        if self.heartbeat_tick <= 0:
-            raise ConfigError("heartbeat_tick: must be above 0")
-        if self.election_tick <= self.heartbeat_tick:
-            raise ConfigError("election_tick: must be above heartbeat_tick")
-        if self.max_inflight_msgs <= 0:
-            raise ConfigError("max_inflight_msgs: must be above 0")
-        if self.max_inflight_bytes and self.max_inflight_bytes < self.max_size_per_msg != NO_LIMIT:
-            raise ConfigError("max_inflight_bytes: must be at least max_size_per_msg")
-        if self.read_only is ReadOnlyOption.LEASE_BASED and not self.check_quorum:
-            raise ConfigError("read_only: lease-based reads need check_quorum")
+    def __post_init__(self) -> None:
+        """Check everything. Raises ConfigError."""
+        for holds, problem in (
+            (0 < self.id <= NUMBER_MAX, "id must be positive and below 2**63"),
+            (self.heartbeat_tick > 0, "heartbeat_tick must be positive"),
+            (self.election_tick > self.heartbeat_tick, "election_tick must be greater than heartbeat_tick"),
+            (self.applied >= 0, "applied must not be negative"),
+            (self.max_size_per_msg >= 0, "max_size_per_msg must not be negative"),
+            (self.max_committed_size_per_ready >= 0, "max_committed_size_per_ready must not be negative"),
+            (self.max_uncommitted_entries_size >= 0, "max_uncommitted_entries_size must not be negative"),
+            (self.max_inflight_msgs > 0, "max_inflight_msgs must be positive"),
+            (
+                self.max_inflight_bytes == 0 or self.max_inflight_bytes >= self.max_size_per_msg,
+                "max_inflight_bytes must hold at least one message of max_size_per_msg",
+            ),
+            (
+                self.check_quorum or self.read_only is ReadOnly.SAFE,
+                "check_quorum must be enabled when read_only is LEASE_BASED",
+            ),
+        ):
+            if not holds:
+                raise ConfigError(problem)

@@ -1,307 +1,282 @@
-"""Core: state common to all roles, the transitions between them, and the gate every message passes first.
+"""Core: the state of one Raft node, the gate that terms pass, and the tables that messages go by.
 
-Why: what changes term, vote or role has one home; the rules of each role are in files of their own.
-Invariants:
-- Terms never go down; a vote is cast once per term.
-- A message of a higher term makes a follower, before it is looked at (except a pre-vote, which promises nothing).
-- Messages in `after_append` promise durability, and leave only after what was appended before them is stable.
-Not here: follower.py, candidate.py, leader.py (what a message means to each), node.py (Ready and Advance).
+Why: a message is looked at in three steps, each in one place: is it well formed (messages.py), is it of this term
+(here, once, for all types), and what does this role do with it (the tables below).
+Invariants: term, vote and leader only change in `reset` and in the role transitions of election.py; every outgoing
+message goes through `send`, which keeps promises back until what they rest on is durable.
+Not here: handing things out to the owner (node.py).
 """
 
+from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from msgspec.structs import replace
-
 from nokv.proto.ids import LogIndex, PeerId, Term
-from nokv.proto.raft import Entry, HardState, Message, MessageType
-from nokv.raft import candidate, election, follower, leader, membership
-from nokv.raft.config import NOBODY, Config
-from nokv.raft.describe import type_name
-from nokv.raft.hostile import check_message
-from nokv.raft.log import RaftLog
-from nokv.raft.progress import Inflights, Progress
-from nokv.raft.roles import AnyRole, Candidate, Follower, Leader, PreCandidate, ReadState, Role, SoftState
-from nokv.raft.sizes import NO_LIMIT, entries_bytes, payload_bytes
-from nokv.raft.tracing import Trace
+from nokv.proto.raft import NO_INDEX, NO_PEER, NO_TERM, HardState, Message, MessageType
+from nokv.raft import election, membership, reads, replication, snapshot, transfer
+from nokv.raft.config import Config, Sink
+from nokv.raft.describe import TYPE_NAMES
+from nokv.raft.log import Log
+from nokv.raft.messages import AFTER_APPEND_TYPES
+from nokv.raft.read_index import ReadState
+from nokv.raft.roles import Follower, Leader, Role, RoleState
+from nokv.raft.sizes import entries_bytes, payload_bytes
 from nokv.raft.tracker import Tracker
 
-_VOTING: Final = frozenset({MessageType.VOTE, MessageType.VOTE_RESP, MessageType.PRE_VOTE, MessageType.PRE_VOTE_RESP})
-_PROMISES: Final = frozenset({MessageType.APP_RESP, MessageType.VOTE_RESP, MessageType.PRE_VOTE_RESP})
-_FROM_LEADER: Final = frozenset({MessageType.APP, MessageType.HEARTBEAT, MessageType.SNAP})
-_TERMLESS: Final = frozenset({MessageType.PROP, MessageType.READ_INDEX})
-_STEP: Final = {
-    Role.FOLLOWER: follower.step,
-    Role.PRE_CANDIDATE: candidate.step,
-    Role.CANDIDATE: candidate.step,
-    Role.LEADER: leader.step,
-}
+_T = MessageType
+Handler = Callable[["Raft", Message], None]
 
 
 class Raft:
-    """One node of the core. Driven by `step` and `tick`; speaks through `messages` and `after_append`."""
+    """One node. Pure: everything it does is in `outbox`, `promises`, `read_states`, and what its log hands out.
+
+    Raises:
+        ConfChangeError: the storage's configuration is impossible.
+    """
+
+    __slots__ = (
+        "config",
+        "election_elapsed",
+        "election_timeout",
+        "id",
+        "lead",
+        "log",
+        "outbox",
+        "promises",
+        "read_states",
+        "rng",
+        "role",
+        "sink",
+        "state",
+        "term",
+        "tracker",
+        "vote",
+    )
 
     def __init__(self, config: Config) -> None:
-        config.check()
-        # constant
-        self.id: Final = config.id
         self.config: Final = config
-        self.trace: Final = Trace(config.sink)
-        self.max_message_bytes: Final = config.max_size_per_msg
-        self._rng: Final[Random] = config.rng
+        self.id: Final = config.id
+        self.rng: Final[Random] = config.rng
+        self.sink: Final[Sink | None] = config.log
 
-        # durable mirrors
-        self.term = Term(0)
-        self.vote = NOBODY
-        self.log = RaftLog(
-            config.storage, self.trace, config.max_committed_size_per_ready or config.max_size_per_msg or NO_LIMIT
+        self.term = NO_TERM
+        self.vote = NO_PEER
+
+        self.log: Final = Log(
+            config.storage, config.max_committed_size_per_ready or config.max_size_per_msg, config.log
         )
-
-        # volatile
-        self.lead = NOBODY
-        self.state: AnyRole = Follower()
+        self.tracker: Final = Tracker(config.max_inflight_msgs, config.max_inflight_bytes)
+        self.lead = NO_PEER
+        self.state: RoleState = Follower()
+        self.role = Role.FOLLOWER
         self.election_elapsed = 0
-        self.randomized_timeout = 0
-        self.messages: list[Message] = []
-        self.after_append: list[Message] = []
-        self.read_states: list[ReadState] = []
-        self.tracker = Tracker(max_inflight=config.max_inflight_msgs, max_inflight_bytes=config.max_inflight_bytes)
-        self._load()
+        """Ticks since the leader was heard of; as a leader, since check-quorum looked last."""
+        self.election_timeout = 0
+        """Ticks until a campaign, drawn anew for each role."""
 
-    def _load(self) -> None:
+        self.outbox: list[Message] = []
+        self.promises: list[Message] = []
+        """Messages that may leave when everything that was handed out before is durable."""
+        self.read_states: list[ReadState] = []
+        self._start()
+
+    def _start(self) -> None:
         hard_state, conf_state = self.config.storage.initial_state()
-        last_index, last_term = self.log.last_index(), self.log.last_term()
+        log = self.log
         membership.restore(self, conf_state)
         if hard_state != HardState():
-            assert self.log.committed <= hard_state.commit <= last_index, (
-                f"commit {hard_state.commit} is out of range [{self.log.committed}, {last_index}]"
-            )
-            self.log.committed, self.term, self.vote = hard_state.commit, hard_state.term, hard_state.vote
+            assert log.committed <= hard_state.commit <= log.last_index(), "the storage is not of one piece"
+            self.term, self.vote, log.committed = hard_state.term, hard_state.vote, hard_state.commit
         if self.config.applied > 0:
-            self.log.applied_to(self.config.applied, 0)
-        self.become_follower(self.term, NOBODY)
-        peers = ",".join(f"{peer_id:x}" for peer_id in self.tracker.voter_nodes())
-        self.trace.info(
-            lambda: (
-                f"newRaft {self.id:x} [peers: [{peers}], term: {self.term}, commit: {self.log.committed}, "
-                f"applied: {self.log.applied}, lastindex: {last_index}, lastterm: {last_term}]"
+            log.applied_to(self.config.applied, 0)
+        election.become_follower(self, self.term, NO_PEER)
+        if self.sink is not None:
+            peers = ",".join(f"{peer:x}" for peer in self.tracker.voter_ids)
+            last_term, last = log.last_id()
+            self.sink.info(
+                f"newRaft {self.id:x} [peers: [{peers}], term: {self.term}, commit: {log.committed}, "
+                f"applied: {log.applied}, lastindex: {last}, lastterm: {last_term}]"
             )
+
+    # ---- input -----------------------------------------------------------------------------------------------------
+
+    def step(self, message: Message) -> None:
+        """Take a message that has passed the checks of messages.py. Raises ProposalDropped."""
+        term = message.term
+        if term != self.term and term != NO_TERM and not self._pass_gate(message):
+            return
+        handler = COMMON.get(message.type) or BY_ROLE[self.role].get(message.type)
+        if handler is not None:
+            handler(self, message)
+
+    def _pass_gate(self, message: Message) -> bool:
+        """Take notice of a higher term, answer or drop a lower one. False: nothing is left to be done."""
+        if message.term < self.term:
+            self._answer_old_term(message)
+            return False
+        kind = message.type
+        if kind is _T.VOTE or kind is _T.PRE_VOTE:
+            if election.ignored_by_lease(self, message):
+                return False
+            if kind is _T.PRE_VOTE:
+                return True  # Its term is one that nobody has yet.
+        elif kind is _T.PRE_VOTE_RESP and not message.reject:
+            return True  # It answers with the term that was asked about.
+        if self.sink is not None:
+            self.sink.info(
+                f"{self.id:x} [term: {self.term}] received a {TYPE_NAMES[kind]} message with higher term from "
+                f"{message.sender:x} [term: {message.term}]"
+            )
+        of_leader = kind is _T.APP or kind is _T.HEARTBEAT or kind is _T.SNAP
+        election.become_follower(self, message.term, message.sender if of_leader else NO_PEER)
+        return True
+
+    def _answer_old_term(self, message: Message) -> None:
+        kind = message.type
+        config = self.config
+        if (kind is _T.HEARTBEAT or kind is _T.APP) and (config.check_quorum or config.pre_vote):
+            # A node that was partitioned away has a higher term, and its campaigns are ignored or never made; its
+            # answer makes the leader step down to a new term in which it can take part again.
+            self.send(_T.APP_RESP, message.sender)
+        elif kind is _T.PRE_VOTE:
+            # Nodes that raised their term before pre_vote was enabled would otherwise never learn of each other.
+            election.log_vote(self, "rejected", message)
+            self.send(_T.PRE_VOTE_RESP, message.sender, term=self.term, reject=True)
+        elif kind is _T.STORAGE_APPEND_RESP:
+            # A later leader may have replaced these entries in the meantime. A snapshot is committed in any term.
+            if message.index and self.sink is not None:
+                self.sink.info(
+                    f"{self.id:x} [term: {self.term}] ignored entry appends from a {TYPE_NAMES[kind]} message with "
+                    f"lower term [term: {message.term}]"
+                )
+            if message.snapshot is not None:
+                self.snapshot_applied(message.snapshot.metadata.index)
+        elif self.sink is not None:
+            self.sink.info(
+                f"{self.id:x} [term: {self.term}] ignored a {TYPE_NAMES[kind]} message with lower term from "
+                f"{message.sender:x} [term: {message.term}]"
+            )
+
+    def tick(self) -> None:
+        """One tick of the owner's clock."""
+        if self.role is Role.LEADER:
+            replication.tick(self)
+        else:
+            election.tick(self)
+
+    # ---- output ----------------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        kind: MessageType,
+        to: PeerId,
+        *,
+        term: Term = NO_TERM,
+        log_term: Term = NO_TERM,
+        index: LogIndex = NO_INDEX,
+        reject: bool = False,
+        reject_hint: LogIndex = NO_INDEX,
+        context: bytes = b"",
+    ) -> None:
+        """Send a small message, in this node's term unless another is given."""
+        message = Message(
+            type=kind,
+            to=to,
+            sender=self.id,
+            term=term or self.term,
+            log_term=log_term,
+            index=index,
+            reject=reject,
+            reject_hint=reject_hint,
+            context=context,
         )
+        if kind in AFTER_APPEND_TYPES:
+            # Votes and acks promise what must survive a crash. Pre-votes do not have to, but are kept in line with
+            # votes, so that a lone node is elected by the same path.
+            self.promises.append(message)
+        else:
+            self.post(message)
 
-    # ---- state -----------------------------------------------------------------------------------------------------
-
-    @property
-    def role(self) -> Role:
-        """What this node is in its term."""
-        return self.state.role
-
-    def soft_state(self) -> SoftState:
-        """Leader and role."""
-        return SoftState(self.lead, self.state.role)
+    def post(self, message: Message) -> None:
+        """Send a message that promises nothing."""
+        assert message.to != self.id, "only promises are sent to oneself"
+        self.outbox.append(message)
 
     def hard_state(self) -> HardState:
-        """Term, vote and commit."""
+        """What has to be durable."""
         return HardState(self.term, self.vote, self.log.committed)
 
     @property
-    def promotable(self) -> bool:
-        """Whether this node may become a leader: a voter without a snapshot that waits to be written."""
-        progress = self.tracker.progress.get(self.id)
-        return progress is not None and not progress.is_learner and self.log.unstable.snapshot is None
-
-    # ---- speaking --------------------------------------------------------------------------------------------------
-
-    def send(self, message: Message) -> None:
-        """Queue a message, stamped with sender and term; a promise waits until what it promises is stable."""
-        kind = message.type
-        if kind in _VOTING:
-            assert message.term != 0, "a vote names the term it is about"
-            message = replace(message, sender=self.id)
-        elif kind in _TERMLESS:
-            message = replace(message, sender=message.sender or self.id)
-        else:
-            message = replace(message, sender=message.sender or self.id, term=self.term)
-        if kind in _PROMISES:
-            self.after_append.append(message)
-        else:
-            assert message.to != self.id, f"{kind.name} to itself"
-            self.messages.append(message)
-
-    # ---- transitions: the only writers of state, term and lead ------------------------------------------------------
-
-    def become_follower(self, term: Term, lead: PeerId) -> None:
-        """Follow `lead` (NOBODY: none known) in `term`."""
-        self._reset(term)
-        self.lead = lead
-        self.state = Follower()
-        self.trace.info(lambda: f"{self.id:x} became follower at term {self.term}")
-
-    def become_pre_candidate(self) -> None:
-        """Ask whether an election could be won. Term and vote stay."""
-        assert not isinstance(self.state, Leader), "leader to pre-candidate"
-        self.tracker.reset_votes()
-        self.lead = NOBODY
-        self.state = PreCandidate()
-        self.trace.info(lambda: f"{self.id:x} became pre-candidate at term {self.term}")
-
-    def become_candidate(self) -> None:
-        """Begin an election in the next term, with a vote for itself."""
-        assert not isinstance(self.state, Leader), "leader to candidate"
-        self._reset(Term(self.term + 1))
-        self.vote = self.id
-        self.state = Candidate()
-        self.trace.info(lambda: f"{self.id:x} became candidate at term {self.term}")
-
-    def become_leader(self) -> None:
-        """Lead the present term: append an empty entry, whose commit commits all before it (Raft 5.4.2, thesis 6.4)."""
-        assert not isinstance(self.state, Follower), "follower to leader"
-        self._reset(self.term)
-        self.lead = self.id
-        # Membership changes of earlier terms may be anywhere in the log; assume that one is at its very end.
-        self.state = Leader(pending_conf_index=self.log.last_index())
-        progress = self.tracker.progress[self.id]
-        progress.become_replicate()
-        progress.recent_active = True
-        appended = leader.append(self, self.state, [Entry()])
-        assert appended, "the empty entry was dropped"
-        self.trace.info(lambda: f"{self.id:x} became leader at term {self.term}")
-
-    def _reset(self, term: Term) -> None:
-        if self.term != term:
-            self.term = term
-            self.vote = NOBODY
-        self.lead = NOBODY
-        self.election_elapsed = 0
-        self.randomized_timeout = self.config.draw_timeout(self._rng, self.config.election_tick)
-        tracker = self.tracker
-        tracker.reset_votes()
-        last_index = self.log.last_index()
-        for peer_id, old in tracker.progress.items():
-            fresh = Progress(
-                next=LogIndex(last_index + 1),
-                inflights=Inflights(tracker.max_inflight, tracker.max_inflight_bytes),
-                match=last_index if peer_id == self.id else LogIndex(0),
-            )
-            fresh.is_learner = old.is_learner
-            tracker.progress[peer_id] = fresh
-
-    # ---- time ------------------------------------------------------------------------------------------------------
-
-    def tick(self) -> None:
-        """One logical tick."""
+    def leading(self) -> Leader:
+        """The leader's own state, in the handlers of a leader."""
         state = self.state
-        self.election_elapsed += 1
-        if isinstance(state, Leader):
-            leader.tick(self, state)
-        elif self.election_elapsed >= self.randomized_timeout and self.promotable:
-            self.election_elapsed = 0
-            self.step(Message(type=MessageType.HUP, sender=self.id))
+        assert isinstance(state, Leader)
+        return state
 
-    # ---- the gate --------------------------------------------------------------------------------------------------
-
-    def step(self, message: Message) -> None:
-        """Take a message.
-
-        Raises:
-            ProposalDropped: a proposal was not appended.
-            StepMalformed: no honest peer could have sent it; nothing was changed.
-        """
-        if message.term:
-            check_message(self, message)
-            if message.term > self.term:
-                if not self._higher_term(message):
-                    return
-            elif message.term < self.term:
-                self._lower_term(message)
-                return
-        match message.type:
-            case MessageType.HUP:
-                election.hup(self, election.PRE_ELECTION if self.config.pre_vote else election.ELECTION)
-            case MessageType.STORAGE_APPEND_RESP:
-                if message.index:
-                    self.log.stable_to(message.index, message.log_term)
-                if message.snapshot is not None:
-                    self.applied_snapshot(message.snapshot.metadata.index)
-            case MessageType.STORAGE_APPLY_RESP:
-                self._applied(message.entries)
-            case MessageType.VOTE | MessageType.PRE_VOTE:
-                election.answer_vote(self, message)
-            case _:
-                _STEP[self.state.role](self, message)
-
-    def _higher_term(self, message: Message) -> bool:
-        """Follow a higher term. False: the message was ignored, because a leader was heard of lately (thesis 4.2.3)."""
-        kind = message.type
-        if kind in (MessageType.VOTE, MessageType.PRE_VOTE):
-            forced = message.context == election.TRANSFER
-            leased = (
-                self.config.check_quorum and self.lead != NOBODY and self.election_elapsed < self.config.election_tick
-            )
-            if leased and not forced:
-                self.trace.info(
-                    lambda: (
-                        f"{election.position(self)} ignored {election.asked(message)} at term {self.term}: "
-                        f"lease is not expired (remaining ticks: {self.config.election_tick - self.election_elapsed})"
-                    )
-                )
-                return False
-        # A pre-vote never changes a term, nor does a granted answer to ours: that is of a term we have not begun.
-        if kind is MessageType.PRE_VOTE or (kind is MessageType.PRE_VOTE_RESP and not message.reject):
-            return True
-        self.trace.info(
-            lambda: (
-                f"{self.id:x} [term: {self.term}] received a {type_name(kind)} message with higher term "
-                f"from {message.sender:x} [term: {message.term}]"
-            )
-        )
-        self.become_follower(message.term, message.sender if kind in _FROM_LEADER else NOBODY)
-        return True
-
-    def _lower_term(self, message: Message) -> None:
-        """Answer or ignore what comes from an earlier term."""
-        kind, config = message.type, self.config
-        if (config.check_quorum or config.pre_vote) and kind in (MessageType.HEARTBEAT, MessageType.APP):
-            # A leader of an earlier term does not step down by itself if this node's elections are ignored: tell it.
-            self.send(Message(type=MessageType.APP_RESP, to=message.sender))
-        elif kind is MessageType.PRE_VOTE:
-            # A candidate that raised its term before pre-votes were on would otherwise never learn of ours.
-            self.trace.info(lambda: f"{election.position(self)} rejected {election.asked(message)} at term {self.term}")
-            self.send(Message(type=MessageType.PRE_VOTE_RESP, to=message.sender, term=self.term, reject=True))
-        elif kind is MessageType.STORAGE_APPEND_RESP:
-            if message.index:
-                # The entries may have been overwritten since: an equal (index, term) would prove nothing.
-                self.trace.info(
-                    lambda: (
-                        f"{self.id:x} [term: {self.term}] ignored entry appends from a {type_name(kind)} message "
-                        f"with lower term [term: {message.term}]"
-                    )
-                )
-            if message.snapshot is not None:
-                self.applied_snapshot(message.snapshot.metadata.index)
-        else:
-            self.trace.info(
-                lambda: (
-                    f"{self.id:x} [term: {self.term}] ignored a {type_name(kind)} message with lower term "
-                    f"from {message.sender:x} [term: {message.term}]"
-                )
-            )
-
-    # ---- applying --------------------------------------------------------------------------------------------------
-
-    def _applied(self, entries: tuple[Entry, ...]) -> None:
-        """The application has applied entries that were handed to it."""
-        if not entries:
-            return
-        self.applied_to(entries[-1].index, entries_bytes(entries))
-        if isinstance(self.state, Leader):
-            self.state.uncommitted_bytes = max(0, self.state.uncommitted_bytes - payload_bytes(entries))
+    # ---- storage ---------------------------------------------------------------------------------------------------
 
     def applied_to(self, index: LogIndex, size_bytes: int) -> None:
-        """Note that entries up to `index` are applied; leave a joint configuration that is to be left by itself."""
-        self.log.applied_to(max(index, self.log.applied), size_bytes)
-        membership.maybe_auto_leave(self)
+        """The owner has applied everything up to `index`."""
+        log = self.log
+        log.applied_to(max(index, log.applied), size_bytes)
+        membership.leave_joint_if_due(self)
 
-    def applied_snapshot(self, index: LogIndex) -> None:
-        """A snapshot was written and taken in by the application."""
+    def snapshot_applied(self, index: LogIndex) -> None:
+        """The owner has stored and applied the snapshot that ends at `index`."""
         self.log.unstable.stable_snapshot_to(index)
         self.applied_to(index, 0)
+
+
+def _stored(raft: Raft, message: Message) -> None:
+    if message.index:
+        raft.log.unstable.stable_to(message.log_term, message.index)
+    if message.snapshot is not None:
+        raft.snapshot_applied(message.snapshot.metadata.index)
+
+
+def _applied(raft: Raft, message: Message) -> None:
+    entries = message.entries
+    if entries:
+        raft.applied_to(entries[-1].index, entries_bytes(entries))
+        replication.release_uncommitted(raft, payload_bytes(entries))
+
+
+COMMON: Final[dict[MessageType, Handler]] = {
+    _T.VOTE: election.on_vote_request,
+    _T.PRE_VOTE: election.on_vote_request,
+    _T.STORAGE_APPEND_RESP: _stored,
+    _T.STORAGE_APPLY_RESP: _applied,
+}
+"""What every role does alike."""
+
+_CANDIDATE: Final[dict[MessageType, Handler]] = {
+    _T.PROP: replication.drop_proposal,
+    _T.APP: replication.on_append_as_candidate,
+    _T.HEARTBEAT: replication.on_heartbeat_as_candidate,
+    _T.SNAP: snapshot.on_snapshot_as_candidate,
+    _T.TIMEOUT_NOW: election.ignore_timeout_now,
+}
+
+BY_ROLE: Final[dict[Role, dict[MessageType, Handler]]] = {
+    Role.FOLLOWER: {
+        _T.PROP: replication.forward_proposal,
+        _T.APP: replication.on_append,
+        _T.HEARTBEAT: replication.on_heartbeat,
+        _T.SNAP: snapshot.on_snapshot,
+        _T.TRANSFER_LEADER: transfer.forward,
+        _T.FORGET_LEADER: election.on_forget_leader,
+        _T.TIMEOUT_NOW: election.on_timeout_now,
+        _T.READ_INDEX: reads.forward,
+        _T.READ_INDEX_RESP: reads.on_response,
+    },
+    Role.PRE_CANDIDATE: {**_CANDIDATE, _T.PRE_VOTE_RESP: election.on_vote_response},
+    Role.CANDIDATE: {**_CANDIDATE, _T.VOTE_RESP: election.on_vote_response},
+    Role.LEADER: {
+        _T.PROP: replication.on_proposal,
+        _T.APP_RESP: replication.on_append_response,
+        _T.HEARTBEAT_RESP: replication.on_heartbeat_response,
+        _T.TRANSFER_LEADER: transfer.on_request,
+        _T.READ_INDEX: reads.on_request,
+    },
+}
+"""What each role does; a type that is not here means nothing to it."""

@@ -1,12 +1,18 @@
-"""One line for each object of the core: used by logs, by golden scripts and by people who debug (after etcd/raft)."""
+"""Descriptions: every object of the core in one line, for logs and for scripts with expected output.
 
-from collections.abc import Callable
+Why: a log line and a golden script that show the same thing should show it in the same way.
+Invariants: names of types, roles and changes are those of the field's literature and of its other implementations, so
+that logs can be compared with theirs.
+Not here: Progress, Configuration and quorums, which describe themselves.
+"""
+
+from collections.abc import Iterable
 from typing import Final
 
 from nokv.proto.ids import PeerId
 from nokv.proto.raft import (
     ConfChange,
-    ConfChangeTransition,
+    ConfChangeSingle,
     ConfChangeType,
     ConfChangeV2,
     ConfState,
@@ -16,121 +22,122 @@ from nokv.proto.raft import (
     Message,
     MessageType,
     Snapshot,
+    Transition,
+    decode_conf_change,
 )
-from nokv.raft.config import LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD
+from nokv.raft.ready import Ready, SoftState
+from nokv.raft.roles import Role
 
-TYPE_NAMES: Final = {kind: "Msg" + "".join(word.capitalize() for word in kind.name.split("_")) for kind in MessageType}
-ENTRY_NAMES: Final = {
+_THREADS: Final = {(1 << 64) - 1: "AppendThread", (1 << 64) - 2: "ApplyThread"}
+
+ROLE_NAMES: Final = {
+    Role.FOLLOWER: "StateFollower",
+    Role.PRE_CANDIDATE: "StatePreCandidate",
+    Role.CANDIDATE: "StateCandidate",
+    Role.LEADER: "StateLeader",
+}
+TYPE_NAMES: Final = {kind: "Msg" + "".join(part.capitalize() for part in kind.name.split("_")) for kind in MessageType}
+_ENTRY_TYPE_NAMES: Final = {
     EntryType.NORMAL: "EntryNormal",
     EntryType.CONF_CHANGE: "EntryConfChange",
     EntryType.CONF_CHANGE_V2: "EntryConfChangeV2",
 }
-CHANGE_NAMES: Final = {
-    ConfChangeType.ADD_NODE: "ConfChangeAddNode",
-    ConfChangeType.REMOVE_NODE: "ConfChangeRemoveNode",
-    ConfChangeType.UPDATE_NODE: "ConfChangeUpdateNode",
-    ConfChangeType.ADD_LEARNER_NODE: "ConfChangeAddLearnerNode",
+_CHANGE_NAMES: Final = {
+    ConfChangeType.ADD_VOTER: "ConfChangeAddNode",
+    ConfChangeType.REMOVE: "ConfChangeRemoveNode",
+    ConfChangeType.UPDATE: "ConfChangeUpdateNode",
+    ConfChangeType.ADD_LEARNER: "ConfChangeAddLearnerNode",
 }
-TRANSITION_NAMES: Final = {
-    ConfChangeTransition.AUTO: "ConfChangeTransitionAuto",
-    ConfChangeTransition.JOINT_IMPLICIT: "ConfChangeTransitionJointImplicit",
-    ConfChangeTransition.JOINT_EXPLICIT: "ConfChangeTransitionJointExplicit",
+_CHANGE_LETTERS: Final = {
+    ConfChangeType.ADD_VOTER: "v",
+    ConfChangeType.REMOVE: "r",
+    ConfChangeType.UPDATE: "u",
+    ConfChangeType.ADD_LEARNER: "l",
+}
+_TRANSITION_NAMES: Final = {
+    Transition.AUTO: "ConfChangeTransitionAuto",
+    Transition.JOINT_IMPLICIT: "ConfChangeTransitionJointImplicit",
+    Transition.JOINT_EXPLICIT: "ConfChangeTransitionJointExplicit",
+}
+_ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r"} | {
+    "\t": "\\t",
+    "\v": "\\v",
 }
 
-Formatter = Callable[[bytes], str]
-"""Shows an entry's data; the default quotes it."""
+
+def describe_bytes(data: bytes) -> str:
+    """Quoted; what is not printable ASCII as an escape."""
+    parts = []
+    for byte in data:
+        char = chr(byte)
+        parts.append(_ESCAPES.get(char) or (char if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"))
+    return f'"{"".join(parts)}"'
 
 
-def type_name(kind: MessageType) -> str:
-    """`MsgAppResp`."""
-    return TYPE_NAMES[kind]
+def describe_target(peer: PeerId) -> str:
+    """A peer's id, or the name of a local thread."""
+    return _THREADS.get(peer) or f"{peer:x}"
 
 
-def describe_target(peer_id: PeerId) -> str:
-    """A peer's id in hexadecimal, or the name of a local thread."""
-    if peer_id == LOCAL_APPEND_THREAD:
-        return "AppendThread"
-    if peer_id == LOCAL_APPLY_THREAD:
-        return "ApplyThread"
-    return f"{peer_id:x}"
+def describe_changes(changes: Iterable[ConfChangeSingle]) -> str:
+    """As in `v1 l2 r3 u4`."""
+    return " ".join(f"{_CHANGE_LETTERS[change.type]}{change.peer_id}" for change in changes)
 
 
-def describe_hard_state(state: HardState) -> str:
-    """`Term:1 Vote:2 Commit:3`, without a vote if there is none."""
-    vote = f" Vote:{state.vote:x}" if state.vote else ""
-    return f"Term:{state.term}{vote} Commit:{state.commit}"
+def describe_conf_change(change: ConfChange | ConfChangeV2) -> str:
+    """With every field that is set."""
+    if isinstance(change, ConfChange):
+        parts = [f"type:{_CHANGE_NAMES[change.type]} node_id:{change.peer_id}"]
+    else:
+        parts = [f"transition:{_TRANSITION_NAMES[change.transition]}"]
+        parts += [f"changes:{{type:{_CHANGE_NAMES[one.type]} node_id:{one.peer_id}}}" for one in change.changes]
+    if change.context:
+        parts.append(f"context:{describe_bytes(change.context)}")
+    return " ".join(parts)
 
 
-def ids_text(ids: tuple[PeerId, ...]) -> str:
-    """`[1 2 3]`."""
-    return "[" + " ".join(str(peer_id) for peer_id in ids) + "]"
+def describe_entry(entry: Entry) -> str:
+    """As in `1/3 EntryNormal "foo"`."""
+    if entry.type is EntryType.NORMAL:
+        content = describe_bytes(entry.data)
+    else:
+        content = describe_changes(decode_conf_change(entry.type, entry.data).as_v2().changes)
+    return f"{entry.term}/{entry.index} {_ENTRY_TYPE_NAMES[entry.type]} {content}".rstrip(" ")
 
 
 def describe_conf_state(state: ConfState) -> str:
-    """`Voters:[1 2] VotersOutgoing:[] Learners:[3] LearnersNext:[] AutoLeave:false`."""
+    """All lists, empty or not."""
     return (
-        f"Voters:{ids_text(state.voters)} VotersOutgoing:{ids_text(state.voters_outgoing)} "
-        f"Learners:{ids_text(state.learners)} LearnersNext:{ids_text(state.learners_next)} "
-        f"AutoLeave:{'true' if state.auto_leave else 'false'}"
+        f"Voters:{_ids(state.voters)} VotersOutgoing:{_ids(state.voters_outgoing)} Learners:{_ids(state.learners)} "
+        f"LearnersNext:{_ids(state.learners_next)} AutoLeave:{str(state.auto_leave).lower()}"
     )
 
 
+def _ids(peers: Iterable[PeerId]) -> str:
+    return f"[{' '.join(str(peer) for peer in peers)}]"
+
+
 def describe_snapshot(snapshot: Snapshot) -> str:
-    """`Index:5 Term:1 ConfState:...`."""
+    """Where it ends and who took part then."""
     metadata = snapshot.metadata
     return f"Index:{metadata.index} Term:{metadata.term} ConfState:{describe_conf_state(metadata.conf_state)}"
 
 
-def quote(data: bytes) -> str:
-    """`"text"`, with the escapes of a Go string."""
-    text = "".join(chr(byte) if 0x20 <= byte < 0x7F and byte not in b'"\\' else _escape(byte) for byte in data)
-    return f'"{text}"'
+def describe_hard_state(state: HardState) -> str:
+    """As in `Term:1 Vote:1 Commit:3`."""
+    vote = f" Vote:{state.vote}" if state.vote else ""
+    return f"Term:{state.term}{vote} Commit:{state.commit}"
 
 
-def _escape(byte: int) -> str:
-    named = {0x22: '\\"', 0x5C: "\\\\", 0x0A: "\\n", 0x09: "\\t", 0x0D: "\\r"}
-    return named.get(byte, f"\\x{byte:02x}")
+def describe_soft_state(state: SoftState) -> str:
+    """As in `Lead:1 State:StateFollower`."""
+    return f"Lead:{state.lead} State:{ROLE_NAMES[state.role]}"
 
 
-def conf_changes_text(change: ConfChangeV2) -> str:
-    """`v1 l2 r3 u4`."""
-    letters = {
-        ConfChangeType.ADD_NODE: "v",
-        ConfChangeType.ADD_LEARNER_NODE: "l",
-        ConfChangeType.REMOVE_NODE: "r",
-        ConfChangeType.UPDATE_NODE: "u",
-    }
-    return " ".join(f"{letters[one.type]}{one.node_id}" for one in change.changes)
-
-
-def describe_conf_change(change: ConfChange | ConfChangeV2) -> str:
-    """The change in the notation of its protocol buffer's text form."""
-    if isinstance(change, ConfChange):
-        return f"type:{CHANGE_NAMES[change.type]} node_id:{change.node_id} "
-    changes = "".join(f"changes:<type:{CHANGE_NAMES[one.type]} node_id:{one.node_id} > " for one in change.changes)
-    return f"transition:{TRANSITION_NAMES[change.transition]} {changes}"
-
-
-def describe_entry(entry: Entry, formatter: Formatter = quote) -> str:
-    """`1/3 EntryNormal "foo"`."""
-    from nokv.raft.membership import as_v2, decode_conf_change
-
-    if entry.type is EntryType.NORMAL:
-        shown = formatter(entry.data)
-    else:
-        shown = conf_changes_text(as_v2(decode_conf_change(entry)))
-    return f"{entry.term}/{entry.index} {ENTRY_NAMES[entry.type]}" + (f" {shown}" if shown else "")
-
-
-def describe_entries(entries: list[Entry] | tuple[Entry, ...], formatter: Formatter = quote) -> str:
-    """One entry a line."""
-    return "".join(describe_entry(entry, formatter) + "\n" for entry in entries)
-
-
-def describe_message(message: Message, formatter: Formatter = quote, indent: str = "") -> str:
-    """`1->2 MsgApp Term:1 Log:1/3 Commit:3 Entries:[1/4 EntryNormal "x"]`."""
+def describe_message(message: Message, indent: str = "") -> str:
+    """One line; several if there are several entries, a snapshot, or responses."""
     parts = [
-        f"{indent}{describe_target(message.sender)}->{describe_target(message.to)} {type_name(message.type)} "
+        f"{indent}{describe_target(message.sender)}->{describe_target(message.to)} {TYPE_NAMES[message.type]} "
         f"Term:{message.term} Log:{message.log_term}/{message.index}"
     ]
     if message.reject:
@@ -140,15 +147,36 @@ def describe_message(message: Message, formatter: Formatter = quote, indent: str
     if message.vote:
         parts.append(f" Vote:{message.vote}")
     if len(message.entries) == 1:
-        parts.append(f" Entries:[{describe_entry(message.entries[0], formatter)}]")
+        parts.append(f" Entries:[{describe_entry(message.entries[0])}]")
     elif message.entries:
-        parts.append(" Entries:[")
-        parts += [f"\n{indent}  {describe_entry(entry, formatter)}" for entry in message.entries]
-        parts.append(f"\n{indent}]")
+        lines = "".join(f"\n{indent}  {describe_entry(entry)}" for entry in message.entries)
+        parts.append(f" Entries:[{lines}\n{indent}]")
     if message.snapshot is not None and message.snapshot.metadata.index:
         parts.append(f"\n{indent}  Snapshot: {describe_snapshot(message.snapshot)}")
     if message.responses:
-        parts.append(" Responses:[")
-        parts += ["\n" + describe_message(one, formatter, indent + "  ") for one in message.responses]
-        parts.append(f"\n{indent}]")
+        lines = "".join(f"\n{describe_message(response, indent + '  ')}" for response in message.responses)
+        parts.append(f" Responses:[{lines}\n{indent}]")
     return "".join(parts)
+
+
+def describe_ready(ready: Ready) -> str:
+    """One line for each thing to be done."""
+    lines: list[str] = []
+    if ready.soft_state is not None:
+        lines.append(describe_soft_state(ready.soft_state))
+    if ready.hard_state is not None:
+        lines.append(f"HardState {describe_hard_state(ready.hard_state)}")
+    if ready.read_states:
+        reads = " ".join(f"{{{state.index} {describe_bytes(state.context)}}}" for state in ready.read_states)
+        lines.append(f"ReadStates [{reads}]")
+    if ready.entries:
+        lines += ["Entries:", *map(describe_entry, ready.entries)]
+    if ready.snapshot is not None:
+        lines.append(f"Snapshot {describe_snapshot(ready.snapshot)}")
+    if ready.committed_entries:
+        lines += ["CommittedEntries:", *map(describe_entry, ready.committed_entries)]
+    if ready.messages:
+        lines += ["Messages:", *map(describe_message, ready.messages)]
+    if not lines:
+        return "<empty Ready>"
+    return "\n".join([f"Ready MustSync={str(ready.must_sync).lower()}:", *lines])

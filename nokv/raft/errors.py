@@ -1,52 +1,65 @@
-"""Errors of the Raft core: each a type, because callers react differently.
+"""Errors of the Raft core, each answered differently by its caller.
 
-Not here: assertion failures, which are our own bugs and must end the process.
+Why: a storage says what it cannot deliver, a caller learns that a proposal went nowhere, and a message that makes no
+sense is refused before it changes anything.
+Invariants: whatever a message holds, RawNode.step raises nothing but a StepError or ProposalDropped, and a StepError
+means that nothing has changed.
+Not here: bugs of ours, which are assertions, and errors of a disk, which pass through the core untouched.
 """
 
 
-class RaftError(Exception):
-    """Base of everything the core raises on purpose."""
-
-
-class ConfigError(RaftError, ValueError):
-    """A configuration that cannot work; the text names the field."""
-
-
-class ProposalDropped(RaftError):
-    """The proposal was not appended: no leader, a transfer under way, or too much uncommitted. It may be made again."""
-
-
-class StepError(RaftError):
-    """A message that must not be stepped. Nothing was changed."""
-
-
-class StepLocalMessage(StepError):
-    """A kind of message that only the node itself may produce came from outside."""
-
-
-class StepPeerNotFound(StepError):
-    """A response came from a peer that is not in the configuration."""
-
-
-class StepMalformed(StepError):
-    """A message whose fields contradict each other or this node's state in a way no honest peer could produce."""
-
-
-class StorageReadError(RaftError):
-    """Base of what a Storage may answer instead of data."""
+class StorageReadError(Exception):
+    """A storage cannot deliver what was asked for. All of these are ordinary."""
 
 
 class Compacted(StorageReadError):
-    """The entries asked for lie before the first one kept."""
+    """The entry was compacted away."""
 
 
 class Unavailable(StorageReadError):
-    """The entries asked for lie behind the last one."""
+    """The entry is behind the end of the log."""
 
 
 class SnapshotOutOfDate(StorageReadError):
-    """A snapshot older than the one present."""
+    """A snapshot is older than what the storage has."""
 
 
 class SnapshotTemporarilyUnavailable(StorageReadError):
-    """A snapshot is being made; ask again."""
+    """The storage cannot make a snapshot yet; the core asks again later."""
+
+
+class ConfigError(ValueError):
+    """A Config with impossible values."""
+
+
+class ConfChangeError(ValueError):
+    """A configuration change that cannot be applied to the configuration at hand."""
+
+
+class ProposalDropped(Exception):
+    """A proposal was refused and will never commit: there is no leader, or the leader takes none now."""
+
+    def __str__(self) -> str:
+        return "raft proposal dropped"
+
+
+class StepError(Exception):
+    """A message was refused before it changed anything."""
+
+
+class StepLocalMessage(StepError):
+    """A message of a type that a node only sends to itself came from somebody else."""
+
+    def __str__(self) -> str:
+        return "raft: cannot step raft local message"
+
+
+class StepPeerNotFound(StepError):
+    """A response of somebody who is not a member of the configuration."""
+
+    def __str__(self) -> str:
+        return "raft: cannot step as peer not found"
+
+
+class StepMalformed(StepError):
+    """The fields of a message contradict each other, or what is already committed."""

@@ -1,194 +1,141 @@
-"""Membership: which changes may be proposed, and what happens when one is applied (thesis 4.1 to 4.3)."""
+"""Membership: when a configuration change may be proposed, and what a node does when one is applied (thesis 4).
 
-from typing import TYPE_CHECKING
+Why: two changes at once could leave two majorities without a voter in common.
+Invariants: a leader takes a change only when the one before is applied by it; a node takes part in the configuration
+of its last applied change; a joint configuration that is to be left by itself is left by every leader that finds it.
+Not here: how a configuration follows from another one (confchange.py).
+"""
 
-import msgspec
+from typing import TYPE_CHECKING, Final
 
-from nokv.proto.ids import LogIndex, PeerId
 from nokv.proto.raft import (
-    ConfChange,
-    ConfChangeSingle,
-    ConfChangeTransition,
+    NO_INDEX,
+    NO_PEER,
+    NO_TERM,
     ConfChangeV2,
     ConfState,
     Entry,
     EntryType,
     Message,
     MessageType,
+    decode_conf_change,
 )
-from nokv.raft import confchange, replication
-from nokv.raft.config import NOBODY
+from nokv.raft import confchange, election, reads, replication
 from nokv.raft.describe import describe_conf_change
 from nokv.raft.errors import ProposalDropped
-from nokv.raft.roles import Leader
+from nokv.raft.roles import Role
 from nokv.raft.tracker import Configuration, Tracker
 
 if TYPE_CHECKING:
     from nokv.raft.core import Raft
 
-_v1_decoder = msgspec.msgpack.Decoder(ConfChange)
-_v2_decoder = msgspec.msgpack.Decoder(ConfChangeV2)
-_encoder = msgspec.msgpack.Encoder()
+_LEAVE_JOINT: Final = Entry(term=NO_TERM, index=NO_INDEX, type=EntryType.CONF_CHANGE_V2)
 
 
-def conf_change_entry(change: ConfChange | ConfChangeV2) -> Entry:
-    """A change as an entry to be proposed. An empty change has no data: it leaves the joint configuration."""
-    if isinstance(change, ConfChange):
-        return Entry(type=EntryType.CONF_CHANGE, data=_encoder.encode(change))
-    return Entry(type=EntryType.CONF_CHANGE_V2, data=b"" if change == ConfChangeV2() else _encoder.encode(change))
+def is_promotable(raft: "Raft") -> bool:
+    """Whether this node may campaign: it is a voter, and its state is not about to be replaced."""
+    progress = raft.tracker.progress.get(raft.id)
+    return progress is not None and not progress.is_learner and not raft.log.has_snapshot()
 
 
-def decode_conf_change(entry: Entry) -> ConfChange | ConfChangeV2:
-    """The change in an entry.
-
-    Raises:
-        msgspec.DecodeError: its data is none.
-    """
-    if entry.type is EntryType.CONF_CHANGE:
-        return _v1_decoder.decode(entry.data)
-    return _v2_decoder.decode(entry.data) if entry.data else ConfChangeV2()
-
-
-def as_v2(change: ConfChange | ConfChangeV2) -> ConfChangeV2:
-    """The same change in the newer form."""
-    if isinstance(change, ConfChangeV2):
-        return change
-    return ConfChangeV2(changes=(ConfChangeSingle(change.type, change.node_id),), context=change.context)
-
-
-def leaves_joint(change: ConfChangeV2) -> bool:
-    """Whether the change only leaves a joint configuration."""
-    return not change.changes and change.transition is ConfChangeTransition.AUTO
-
-
-def enters_joint(change: ConfChangeV2) -> bool | None:
-    """None: the change is simple. Otherwise it goes through a joint configuration, left by itself if True."""
-    if change.transition is ConfChangeTransition.AUTO and len(change.changes) <= 1:
-        return None
-    return change.transition is not ConfChangeTransition.JOINT_EXPLICIT
-
-
-# ---- proposing ------------------------------------------------------------------------------------------------------
-
-
-def check_proposal(raft: "Raft", state: Leader, entry: Entry, at: int) -> Entry:
-    """The entry to append for a proposed change: the change, or nothing if it may not be made now.
-
-    `at` is its place in the proposal.
-    """
-    change = decode_conf_change(entry)
-    joint = raft.tracker.config.joint
-    wants_leave = not as_v2(change).changes
-    failed = ""
-    if state.pending_conf_index > raft.log.applied:
-        failed = f"possible unapplied conf change at index {state.pending_conf_index} (applied to {raft.log.applied})"
-    elif joint and not wants_leave:
-        failed = "must transition out of joint config first"
-    elif not joint and wants_leave:
-        failed = "not in joint state; refusing empty conf change"
-    if failed and not raft.config.disable_conf_change_validation:
-        raft.trace.info(
-            lambda: (
-                f"{raft.id:x} ignoring conf change {describe_conf_change(change)} at config "
-                f"{raft.tracker.config.describe()}: {failed}"
-            )
-        )
-        return Entry()
-    state.pending_conf_index = LogIndex(raft.log.last_index() + at + 1)
-    return entry
-
-
-def maybe_auto_leave(raft: "Raft") -> None:
-    """Propose to leave a joint configuration that is to be left by itself, once it is applied."""
-    state = raft.state
-    if not raft.tracker.config.auto_leave or not isinstance(state, Leader):
-        return
-    if raft.log.applied < state.pending_conf_index:
-        return
-    leave = Message(type=MessageType.PROP, entries=(conf_change_entry(ConfChangeV2()),))
-    try:
-        raft.step(leave)
-    except ProposalDropped:
-        raft.trace.debug(
-            lambda: (
-                "not initiating automatic transition out of joint configuration "
-                f"{raft.tracker.config.describe()}: raft proposal dropped"
-            )
-        )
-        return
-    raft.trace.info(
-        lambda: f"initiating automatic transition out of joint configuration {raft.tracker.config.describe()}"
+def has_unapplied_change(raft: "Raft") -> bool:
+    """Whether a change is committed and not applied: a campaign would go by an old configuration."""
+    log = raft.log
+    if log.applied >= log.committed:
+        return False
+    page_bytes = raft.config.max_committed_size_per_ready or raft.config.max_size_per_msg
+    return any(
+        entry.type is not EntryType.NORMAL
+        for page in log.pages(log.applied + 1, log.committed + 1, page_bytes)
+        for entry in page
     )
 
 
-# ---- applying -------------------------------------------------------------------------------------------------------
+def admit(raft: "Raft", entry: Entry, position: int) -> "replication.Payload":
+    """What the leader appends for a proposed entry: a change that is not in order becomes an empty entry."""
+    if entry.type is EntryType.NORMAL:
+        return entry.type, entry.data
+    leader, change = raft.leading, decode_conf_change(entry.type, entry.data)
+    problem = _problem(raft, leader.pending_conf_index, change.as_v2())
+    if problem and not raft.config.disable_conf_change_validation:
+        if raft.sink is not None:
+            raft.sink.info(
+                f"{raft.id:x} ignoring conf change {describe_conf_change(change)} at config "
+                f"{raft.tracker.config.describe()}: {problem}"
+            )
+        return EntryType.NORMAL, b""
+    leader.pending_conf_index = raft.log.last_index() + position + 1
+    return entry.type, entry.data
 
 
-def apply_conf_change(raft: "Raft", change: ConfChangeV2) -> ConfState:
-    """A committed change takes effect.
-
-    Raises:
-        ConfChangeError: it cannot be made; with validation on, such a change is never committed.
-    """
-    changer = confchange.Changer(raft.tracker, raft.log.last_index())
-    if leaves_joint(change):
-        config, progress = changer.leave_joint()
-    else:
-        auto_leave = enters_joint(change)
-        if auto_leave is None:
-            config, progress = changer.simple(change.changes)
-        else:
-            config, progress = changer.enter_joint(change.changes, auto_leave=auto_leave)
-    return switch_to(raft, config, progress)
+def _problem(raft: "Raft", pending_index: int, change: ConfChangeV2) -> str:
+    """Why a change may not be proposed now, empty if it may."""
+    joint, leaves = raft.tracker.config.joint, not change.changes
+    if pending_index > raft.log.applied:
+        return f"possible unapplied conf change at index {pending_index} (applied to {raft.log.applied})"
+    if joint and not leaves:
+        return "must transition out of joint config first"
+    if not joint and leaves:
+        return "not in joint state; refusing empty conf change"
+    return ""
 
 
-def restore(raft: "Raft", state: ConfState) -> None:
-    """Take the membership from a stored state or a snapshot."""
-    old = raft.tracker
-    raft.tracker = Tracker(max_inflight=old.max_inflight, max_inflight_bytes=old.max_inflight_bytes)
-    config, progress = confchange.restore(raft.tracker, raft.log.last_index(), state)
-    restored = switch_to(raft, config, progress)
-    assert _same(restored, state), f"stored {state} came back as {restored}"
+def apply(raft: "Raft", change: ConfChangeV2) -> ConfState:
+    """A change was committed and is applied. Raises ConfChangeError, and nothing has changed then."""
+    config, progress = confchange.apply_change(raft.tracker, raft.log.last_index(), change)
+    raft.tracker.switch(config, progress)
+    return _switched(raft)
 
 
-def _same(one: ConfState, other: ConfState) -> bool:
-    """Equality whatever the order of ids."""
-
-    def key(state: ConfState) -> tuple[object, ...]:
-        return (
-            sorted(state.voters),
-            sorted(state.learners),
-            sorted(state.voters_outgoing),
-            sorted(state.learners_next),
-            state.auto_leave,
-        )
-
-    return key(one) == key(other)
+def restore(raft: "Raft", state: ConfState) -> ConfState:
+    """Take over a stored configuration. Raises ConfChangeError, and nothing has changed then."""
+    empty = Tracker(raft.tracker.max_inflight_msgs, raft.tracker.max_inflight_bytes)
+    config, progress = confchange.restore(empty, raft.log.last_index(), state)
+    raft.tracker.switch(config, progress)
+    return _switched(raft)
 
 
-def switch_to(raft: "Raft", config: Configuration, progress: confchange.Progresses) -> ConfState:
-    """Use another configuration from now on; a leader acts on what it means for it and its peers."""
-    raft.tracker.config = config
-    raft.tracker.progress = progress
-    raft.trace.info(lambda: f"{raft.id:x} switched to configuration {config.describe()}")
-    conf_state = raft.tracker.conf_state()
-    state = raft.state
-    if not isinstance(state, Leader):
-        return conf_state
-    own = progress.get(raft.id)
+def _switched(raft: "Raft") -> ConfState:
+    tracker = raft.tracker
+    config: Configuration = tracker.config
+    if raft.sink is not None:
+        raft.sink.info(f"{raft.id:x} switched to configuration {config.describe()}")
+    state = config.conf_state()
+    if raft.role is not Role.LEADER:
+        return state
+    own = tracker.progress.get(raft.id)
     if own is None or own.is_learner:
+        # It goes on leading until the change is committed everywhere, without counting itself, or it steps down.
         if raft.config.step_down_on_removal:
-            raft.become_follower(raft.term, NOBODY)
-        return conf_state
-    if not conf_state.voters:
-        return conf_state
+            election.become_follower(raft, raft.term, NO_PEER)
+        return state
     if replication.maybe_commit(raft):
-        # Fewer are needed now, so more is committed.
-        replication.broadcast_append(raft)
+        reads.release_early(raft)
+        replication.broadcast(raft)
     else:
-        for peer_id, known in raft.tracker.visit():
-            if peer_id != raft.id:
-                replication.maybe_send_append(raft, peer_id, known, send_if_empty=False)
-    if state.transferee != NOBODY and state.transferee not in config.voters:
-        state.transferee = PeerId(NOBODY)
-    return conf_state
+        for peer, progress in tracker.progress.items():
+            if peer != raft.id:
+                replication.send_append(raft, peer, progress, if_empty=False)
+    if raft.leading.transferee not in tracker.voter_ids:
+        raft.leading.transferee = NO_PEER
+    return state
+
+
+def leave_joint_if_due(raft: "Raft") -> None:
+    """Propose the end of a joint configuration that is to be left by itself, once it is applied."""
+    config = raft.tracker.config
+    if not config.auto_leave or raft.role is not Role.LEADER or raft.log.applied < raft.leading.pending_conf_index:
+        return
+    # Empty data passes the limit of uncommitted bytes. While a leader transfer is under way it is refused, and asked
+    # for again with the next entries that are applied, here or by the next leader.
+    leave = Message(type=MessageType.PROP, sender=raft.id, entries=(_LEAVE_JOINT,))
+    try:
+        raft.step(leave)
+    except ProposalDropped as dropped:
+        if raft.sink is not None:
+            raft.sink.debug(
+                f"not initiating automatic transition out of joint configuration {config.describe()}: {dropped}"
+            )
+    else:
+        if raft.sink is not None:
+            raft.sink.info(f"initiating automatic transition out of joint configuration {config.describe()}")

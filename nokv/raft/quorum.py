@@ -1,70 +1,114 @@
-"""Quorums: the one place that says what a majority has, for single and joint configurations alike.
+"""Quorums: the committed index and the outcome of a vote, for a majority and for two of them at once.
 
-Why: commits, read confirmations, elections and quorum activity all ask the same two questions: up to which index has a
-majority acknowledged, and has a majority voted. Answering them twice is how implementations diverge.
-Invariants: an empty majority agrees with everything (so a joint configuration with an empty half equals the other
-half); a joint decision needs both halves (thesis 4.3).
-Not here: who is in which half (tracker.py).
+Why: commits, elections, read confirmation and check-quorum all ask the same two questions; one answer to each, once,
+is what joint consensus (thesis 4.3) needs to be right everywhere.
+Invariants: an empty majority agrees to everything, so that it is neutral beside another one; the second half of a
+joint quorum is empty exactly when the configuration is not joint; swapping the halves changes nothing.
+Not here: who the voters are (tracker.py) and how that changes (confchange.py).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
 from nokv.proto.ids import LogIndex, PeerId
 
-NO_BOUND: Final = LogIndex((1 << 64) - 1)
-"""What an empty majority has acknowledged: everything."""
+Majority = frozenset[PeerId]
+"""The voters of one configuration; more than half of them is a quorum."""
+Joint = tuple[Majority, Majority]
+"""Incoming and outgoing voters; a quorum is one of each."""
 
-Acked = Callable[[PeerId], LogIndex | None]
-"""The index a voter has acknowledged; None if nothing is known of it, which counts as 0."""
+EVERYTHING: Final = LogIndex((1 << 64) - 1)
+"""Committed index of the empty majority: above every index there is."""
 
 
 class VoteResult(Enum):
-    """State of an election."""
+    """Outcome of a vote so far."""
 
     PENDING = "VotePending"
-    """Neither a majority for nor one against."""
+    """Votes that are missing decide."""
     LOST = "VoteLost"
-    """A majority can no longer be reached."""
+    """No quorum can say yes any more."""
     WON = "VoteWon"
+    """A quorum has said yes."""
 
 
-def majority_committed(voters: Iterable[PeerId], acked: Acked) -> LogIndex:
-    """The highest index that a majority of `voters` has acknowledged."""
-    indexes = [acked(voter) or LogIndex(0) for voter in voters]
-    if not indexes:
-        return NO_BOUND
-    indexes.sort()
-    return indexes[(len(indexes) - 1) // 2]
+def majority_committed(voters: Majority, acked: Mapping[PeerId, LogIndex]) -> LogIndex:
+    """The highest index that more than half of the voters have acked; one that is missing has acked nothing."""
+    count = len(voters)
+    if count == 0:
+        return EVERYTHING
+    indexes = sorted([acked.get(voter, 0) for voter in voters])
+    # Sorted upwards, all voters from this position on have at least its index, and they are count // 2 + 1.
+    return LogIndex(indexes[(count - 1) // 2])
 
 
-def committed(incoming: Iterable[PeerId], outgoing: Iterable[PeerId], acked: Acked) -> LogIndex:
-    """The highest index that both majorities have acknowledged."""
-    return min(majority_committed(incoming, acked), majority_committed(outgoing, acked))
+def joint_committed(voters: Joint, acked: Mapping[PeerId, LogIndex]) -> LogIndex:
+    """The highest index that both majorities have committed."""
+    incoming, outgoing = voters
+    committed = majority_committed(incoming, acked)
+    if not outgoing:
+        return committed
+    return min(committed, majority_committed(outgoing, acked))
 
 
-def majority_vote(voters: Iterable[PeerId], votes: Mapping[PeerId, bool]) -> VoteResult:
-    """Result among `voters`, of whom those missing in `votes` have not answered."""
-    yes = missing = total = 0
+def majority_vote(voters: Majority, votes: Mapping[PeerId, bool]) -> VoteResult:
+    """Outcome of a vote among a majority. The empty majority says yes."""
+    if not voters:
+        return VoteResult.WON
+    granted = missing = 0
     for voter in voters:
-        total += 1
         vote = votes.get(voter)
         if vote is None:
             missing += 1
         elif vote:
-            yes += 1
-    needed = total // 2 + 1
-    if total == 0 or yes >= needed:
+            granted += 1
+    quorum = len(voters) // 2 + 1
+    if granted >= quorum:
         return VoteResult.WON
-    return VoteResult.PENDING if yes + missing >= needed else VoteResult.LOST
+    return VoteResult.PENDING if granted + missing >= quorum else VoteResult.LOST
 
 
-def vote_result(incoming: Iterable[PeerId], outgoing: Iterable[PeerId], votes: Mapping[PeerId, bool]) -> VoteResult:
-    """Result of an election that needs both majorities."""
-    first, second = majority_vote(incoming, votes), majority_vote(outgoing, votes)
-    if first is second:
-        return first
-    if VoteResult.LOST in (first, second):
+def joint_vote(voters: Joint, votes: Mapping[PeerId, bool]) -> VoteResult:
+    """Outcome of a vote that both majorities must win."""
+    incoming, outgoing = majority_vote(voters[0], votes), majority_vote(voters[1], votes)
+    if incoming is outgoing:
+        return incoming
+    if VoteResult.LOST in (incoming, outgoing):
         return VoteResult.LOST
     return VoteResult.PENDING
+
+
+def describe_majority(voters: Majority) -> str:
+    """As in `(1 2 3)`."""
+    return f"({' '.join(str(voter) for voter in sorted(voters))})"
+
+
+def describe_joint(voters: Joint) -> str:
+    """As in `(1 2 3)&&(1)`; the second half only if there is one."""
+    incoming, outgoing = voters
+    return describe_majority(incoming) + (f"&&{describe_majority(outgoing)}" if outgoing else "")
+
+
+def describe_progress(voters: Majority, acked: Mapping[PeerId, LogIndex]) -> str:
+    """A bar chart of acked indexes: the i-th smallest has a bar of i, equal ones have equal bars."""
+    if not voters:
+        return "<empty majority quorum>"
+    width = len(voters)
+    bars: dict[LogIndex, int] = {}
+    for rank, index in enumerate(sorted(acked.get(voter, LogIndex(0)) for voter in voters)):
+        bars.setdefault(index, rank)
+    lines = [" " * width + "    idx\n"]
+    for voter in sorted(voters):
+        index = acked.get(voter, LogIndex(0))
+        if voter in acked:
+            chart = "x" * bars[index] + ">" + " " * (width - bars[index])
+        else:
+            chart = "?" + " " * width
+        lines.append(f"{chart} {index:5d}    (id={voter})\n")
+    return "".join(lines)
+
+
+def describe_index(index: LogIndex) -> str:
+    """The number, with a sign of its own for the empty majority's."""
+    return "∞" if index == EVERYTHING else str(index)

@@ -1,72 +1,91 @@
-"""Roles: each holds only the fields that have a meaning in it, and is replaced as a whole on a transition."""
+"""Roles: what a node is, each with the state that only makes sense in it.
 
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import ClassVar
+Why: state of a role that has ended cannot be used by mistake when it does not exist any more.
+Invariants: a role object is made by a transition (election.py) and thrown away by the next one; nothing in here is
+durable.
+Not here: term, vote and leader, which every role has (core.py); what a role does with a message (the tables in
+core.py).
 
-from msgspec import Struct
+    Follower ──timeout──▶ PreCandidate ──would win──▶ Candidate ──won──▶ Leader
+        ▲                      │                          │                │
+        └──── lost, or a leader or a higher term was heard of ─────────────┘
+"""
 
-from nokv.proto.ids import LogIndex, PeerId
-from nokv.raft.config import NOBODY, NOTHING
-from nokv.raft.read_only import ReadOnly
+from enum import Enum, auto
+from typing import Final
+
+from nokv.proto.ids import PeerId
+from nokv.proto.raft import NO_PEER, Message
+from nokv.raft.read_index import ReadQueue
 
 
 class Role(Enum):
-    """What a node is in its term."""
+    """What a node is."""
 
-    FOLLOWER = "StateFollower"
-    CANDIDATE = "StateCandidate"
-    LEADER = "StateLeader"
-    PRE_CANDIDATE = "StatePreCandidate"
+    FOLLOWER = auto()
+    """Takes entries from a leader, if it knows of one. Learners are always followers."""
+    PRE_CANDIDATE = auto()
+    """Asks whether it would be elected, without raising its term."""
+    CANDIDATE = auto()
+    """Asks for votes in a new term."""
+    LEADER = auto()
+    """Appends proposals and replicates them."""
 
 
-@dataclass(slots=True)
 class Follower:
-    """Takes entries from a leader, if one is known."""
+    """Nothing of its own."""
 
-    role: ClassVar[Role] = Role.FOLLOWER
+    __slots__ = ()
+    role: Final = Role.FOLLOWER
 
 
-@dataclass(slots=True)
 class PreCandidate:
-    """Asks whether it could win, without raising its term (thesis 9.6)."""
+    """Answers to the question whether it would be elected."""
 
-    role: ClassVar[Role] = Role.PRE_CANDIDATE
+    __slots__ = ("votes",)
+    role: Final = Role.PRE_CANDIDATE
+
+    def __init__(self) -> None:
+        self.votes: dict[PeerId, bool] = {}
 
 
-@dataclass(slots=True)
 class Candidate:
-    """Has voted for itself and asks for votes."""
+    """Votes of its term. A peer's first one counts."""
 
-    role: ClassVar[Role] = Role.CANDIDATE
+    __slots__ = ("votes",)
+    role: Final = Role.CANDIDATE
+
+    def __init__(self) -> None:
+        self.votes: dict[PeerId, bool] = {}
 
 
-@dataclass(slots=True)
 class Leader:
-    """Takes proposals, replicates, commits."""
+    """What a leader keeps beside its followers' progress.
 
-    role: ClassVar[Role] = Role.LEADER
-    heartbeat_elapsed: int = 0
-    transferee: PeerId = NOBODY
-    """To whom the leadership is being handed; no proposals are taken meanwhile."""
-    pending_conf_index: LogIndex = NOTHING
-    """No membership change may be proposed until everything up to here is applied."""
-    uncommitted_bytes: int = 0
-    reads: ReadOnly = field(default_factory=ReadOnly)
+    Args:
+        pending_conf_index: last index of the log at the election: there may be a configuration change below it that
+            is not applied yet, so none is taken until it is.
+    """
+
+    __slots__ = (
+        "early_reads",
+        "heartbeat_elapsed",
+        "pending_conf_index",
+        "reads",
+        "transferee",
+        "uncommitted_bytes",
+    )
+    role: Final = Role.LEADER
+
+    def __init__(self, pending_conf_index: int) -> None:
+        self.pending_conf_index = pending_conf_index
+        self.heartbeat_elapsed = 0
+        self.uncommitted_bytes = 0
+        self.transferee = NO_PEER
+        """Whom it is handing over to."""
+        self.reads: Final = ReadQueue()
+        self.early_reads: list[Message] = []
+        """Reads asked before an entry of this term was committed: until then the commit index may be too low."""
 
 
-AnyRole = Follower | PreCandidate | Candidate | Leader
-
-
-class ReadState(Struct, frozen=True):
-    """A read index request was confirmed: the state machine may be read once it has applied `index`."""
-
-    index: LogIndex
-    context: bytes
-
-
-class SoftState(Struct, frozen=True):
-    """What need not be durable: who leads, and this node's role."""
-
-    lead: PeerId
-    role: Role
+RoleState = Follower | PreCandidate | Candidate | Leader

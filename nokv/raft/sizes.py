@@ -1,40 +1,49 @@
-"""Sizes of entries, in the unit of all byte limits of the core.
+"""Sizes of entries, as the limits of the core count them.
 
-Why: limits must mean the same everywhere, and be cheap to count. An entry's size is that of its data plus a constant
-for what travels with it; a payload's size is its data alone (what a leader counts as uncommitted).
+Why: a limit has to bound memory and frames, and the same limit must cut at the same entry everywhere. An entry counts
+as what etcd's encoding of it would take, so that its published cases with byte limits mean the same here.
+Invariants: an entry never counts as 0 bytes, so a limit in bytes bounds the number of entries as well.
+Not here: which limit applies where (config.py).
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
 
 from nokv.proto.raft import Entry
 
-ENTRY_OVERHEAD_BYTES: Final = 12
-NO_LIMIT: Final = (1 << 64) - 1
-
 
 def entry_bytes(entry: Entry) -> int:
-    """Size of an entry in a message or in the log."""
-    return len(entry.data) + ENTRY_OVERHEAD_BYTES
+    """Bytes of one entry:
+
+    a field tag and a variable-length integer each for type, term, index and length, and the data.
+    """
+    size = 4 + _varint_bytes(entry.term) + _varint_bytes(entry.index)
+    data_bytes = len(entry.data)
+    return size + 1 + _varint_bytes(data_bytes) + data_bytes if data_bytes else size
+
+
+def _varint_bytes(value: int) -> int:
+    """Bytes of an integer in groups of seven bits."""
+    return (value.bit_length() + 6) // 7 or 1
 
 
 def entries_bytes(entries: Sequence[Entry]) -> int:
-    """Size of entries in a message or in the log."""
-    return sum([len(entry.data) for entry in entries]) + ENTRY_OVERHEAD_BYTES * len(entries)
+    """Bytes of entries."""
+    return sum(map(entry_bytes, entries))
 
 
-def payload_bytes(entries: Sequence[Entry]) -> int:
-    """Bytes of the application's data in entries."""
-    return sum([len(entry.data) for entry in entries])
+def payload_bytes(entries: Iterable[Entry]) -> int:
+    """Bytes of the entries' data alone. An empty entry has none, so it passes every limit."""
+    total = 0
+    for entry in entries:
+        total += len(entry.data)
+    return total
 
 
-def limit_size(entries: list[Entry], max_bytes: int) -> list[Entry]:
-    """The longest prefix of at most `max_bytes`, but at least one entry if there is one."""
-    if len(entries) <= 1:
-        return entries
-    size = entry_bytes(entries[0])
-    for at in range(1, len(entries)):
-        size += entry_bytes(entries[at])
-        if size > max_bytes:
-            return entries[:at]
+def limit_entries(entries: list[Entry], max_bytes: int) -> list[Entry]:
+    """The longest prefix within `max_bytes`, but at least one entry if there is any."""
+    total = 0
+    for count, entry in enumerate(entries):
+        total += entry_bytes(entry)
+        if total > max_bytes and count:
+            return entries[:count]
     return entries

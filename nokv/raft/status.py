@@ -1,18 +1,23 @@
-"""Status: what a node tells about itself."""
+"""Status: what a node tells about itself.
 
-from typing import TYPE_CHECKING
+Why: owners route by it, operators look at it; neither may reach into the core.
+Invariants: values, which do not change afterwards.
+Not here: figures over time, which are the owner's.
+"""
 
-from msgspec import Struct
+from typing import TYPE_CHECKING, NamedTuple
 
 from nokv.proto.ids import LogIndex, PeerId, Term
-from nokv.raft.roles import Leader, Role
+from nokv.raft.progress import Flow
+from nokv.raft.roles import Role
+from nokv.raft.tracker import Configuration
 
 if TYPE_CHECKING:
     from nokv.raft.core import Raft
 
 
-class BasicStatus(Struct, frozen=True, gc=False):
-    """Cheap: nothing is copied."""
+class BasicStatus(NamedTuple):
+    """Cheap: no allocation but its own."""
 
     id: PeerId
     term: Term
@@ -21,48 +26,54 @@ class BasicStatus(Struct, frozen=True, gc=False):
     applied: LogIndex
     lead: PeerId
     role: Role
-    transferee: PeerId
 
 
-class PeerStatus(Struct, frozen=True, gc=False):
-    """A peer as the leader sees it; `line` is Progress.describe()."""
+class PeerStatus(NamedTuple):
+    """What a leader knows of a peer."""
 
     match: LogIndex
     next: LogIndex
-    state: str
-    learner: bool
-    line: str
+    flow: Flow
+    is_learner: bool
+    paused: bool
+    recent_active: bool
+    pending_snapshot: LogIndex
+    inflight: int
+    text: str
+    """All of it, as logs show it."""
 
 
-class Status(Struct, frozen=True):
-    """A node with its configuration and, on a leader, its peers."""
+class Status(NamedTuple):
+    """Everything."""
 
     basic: BasicStatus
-    config: str
+    config: Configuration
+    transferee: PeerId
     progress: dict[PeerId, PeerStatus]
+    """Empty unless it leads."""
 
 
 def basic_status(raft: "Raft") -> BasicStatus:
-    """Role, term, leader and borders."""
-    state = raft.state
-    return BasicStatus(
-        id=raft.id,
-        term=raft.term,
-        vote=raft.vote,
-        commit=raft.log.committed,
-        applied=raft.log.applied,
-        lead=raft.lead,
-        role=state.role,
-        transferee=state.transferee if isinstance(state, Leader) else PeerId(0),
-    )
+    """The cheap part."""
+    log = raft.log
+    return BasicStatus(raft.id, raft.term, raft.vote, log.committed, log.applied, raft.lead, raft.role)
 
 
-def full_status(raft: "Raft") -> Status:
+def status(raft: "Raft") -> Status:
     """Everything."""
-    progress: dict[PeerId, PeerStatus] = {}
-    if isinstance(raft.state, Leader):
-        progress = {
-            peer_id: PeerStatus(pr.match, pr.next, pr.state.value, pr.is_learner, pr.describe())
-            for peer_id, pr in raft.tracker.visit()
-        }
-    return Status(basic_status(raft), raft.tracker.config.describe(), progress)
+    leads = raft.role is Role.LEADER
+    progress = {
+        peer: PeerStatus(
+            LogIndex(one.match),
+            LogIndex(one.next),
+            one.flow,
+            one.is_learner,
+            one.paused,
+            one.recent_active,
+            LogIndex(one.pending_snapshot),
+            len(one.inflights),
+            one.describe(),
+        )
+        for peer, one in (raft.tracker.progress.items() if leads else ())
+    }
+    return Status(basic_status(raft), raft.tracker.config, raft.leading.transferee if leads else PeerId(0), progress)

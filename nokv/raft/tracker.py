@@ -1,136 +1,115 @@
-"""Tracker: the configuration in force, each peer's progress, and the votes of an election.
+"""Tracker: the configuration in force, and a Progress for each of its peers.
 
-Invariants (of a configuration): voters and learners of the incoming half are disjoint; `learners_next` are voters of
-the outgoing half; it is joint exactly if `outgoing` is not empty.
-Not here: how one configuration becomes another (confchange.py).
+Why: whoever counts (commits, votes, activity) needs the voters and what is known of them together.
+Invariants: there is a Progress exactly for the peers of the configuration; peers are visited in the order of their ids.
+Not here: how a configuration changes (confchange.py), what a quorum is (quorum.py).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from nokv.proto.ids import LogIndex, PeerId
 from nokv.proto.raft import ConfState
-from nokv.raft import quorum
-from nokv.raft.progress import Progress
-from nokv.raft.quorum import VoteResult
+from nokv.raft.progress import Inflights, Progress
+from nokv.raft.quorum import Joint, Majority, VoteResult, describe_joint, describe_majority, joint_committed, joint_vote
+
+NOBODY: Final[Majority] = frozenset()
 
 
-def majority_text(voters: set[PeerId]) -> str:
-    """`(1 2 3)`."""
-    return "(" + " ".join(str(voter) for voter in sorted(voters)) + ")"
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Configuration:
-    """Who votes and who learns."""
+    """Who takes part, and how.
 
-    incoming: set[PeerId] = field(default_factory=set)
-    outgoing: set[PeerId] = field(default_factory=set)
+    Laws: a peer is in at most one of learners and voters; learners_next are outgoing voters who become learners when
+    the joint configuration is left, as nobody may be both; only a joint configuration has learners_next or auto_leave.
+    """
+
+    incoming: Majority = NOBODY
+    outgoing: Majority = NOBODY
+    learners: Majority = NOBODY
+    learners_next: Majority = NOBODY
     auto_leave: bool = False
-    learners: set[PeerId] = field(default_factory=set)
-    learners_next: set[PeerId] = field(default_factory=set)
 
     @property
     def joint(self) -> bool:
-        """Whether two majorities decide."""
+        """Whether two majorities have to agree."""
         return bool(self.outgoing)
 
     @property
-    def voters(self) -> set[PeerId]:
-        """Voters of either half."""
-        return self.incoming | self.outgoing
+    def voters(self) -> Joint:
+        """Both halves, for quorum.py."""
+        return self.incoming, self.outgoing
 
-    def copy(self) -> "Configuration":
-        """A copy that may be changed."""
-        return Configuration(
-            set(self.incoming), set(self.outgoing), self.auto_leave, set(self.learners), set(self.learners_next)
+    def conf_state(self) -> ConfState:
+        """As it is stored."""
+        return ConfState(
+            voters=tuple(sorted(self.incoming)),
+            learners=tuple(sorted(self.learners)),
+            voters_outgoing=tuple(sorted(self.outgoing)),
+            learners_next=tuple(sorted(self.learners_next)),
+            auto_leave=self.auto_leave,
         )
 
     def describe(self) -> str:
-        """`voters=(1 2)&&(1) learners=(3) learners_next=(2) autoleave`."""
-        text = f"voters={majority_text(self.incoming)}"
-        if self.outgoing:
-            text += f"&&{majority_text(self.outgoing)}"
+        """As in `voters=(1 2)&&(1) learners=(3) autoleave`."""
+        parts = [f"voters={describe_joint(self.voters)}"]
         if self.learners:
-            text += f" learners={majority_text(self.learners)}"
+            parts.append(f"learners={describe_majority(self.learners)}")
         if self.learners_next:
-            text += f" learners_next={majority_text(self.learners_next)}"
+            parts.append(f"learners_next={describe_majority(self.learners_next)}")
         if self.auto_leave:
-            text += " autoleave"
-        return text
+            parts.append("autoleave")
+        return " ".join(parts)
 
 
+@dataclass(slots=True)
 class Tracker:
-    """What a node knows of its peers. Used fully by leaders; candidates use the votes."""
+    """The configuration and the peers' progress.
 
-    def __init__(self, *, max_inflight: int, max_inflight_bytes: int) -> None:
-        self.max_inflight: Final = max_inflight
-        self.max_inflight_bytes: Final = max_inflight_bytes
+    Args:
+        max_inflight_msgs, max_inflight_bytes: limits of each peer's window.
+    """
 
-        self.config = Configuration()
-        self.progress: dict[PeerId, Progress] = {}
-        self.votes: dict[PeerId, bool] = {}
+    max_inflight_msgs: Final[int]
+    max_inflight_bytes: Final[int]
+    config: Configuration = field(default_factory=Configuration)
+    progress: dict[PeerId, Progress] = field(default_factory=dict)
+    """In the order of ids."""
+    voter_ids: tuple[PeerId, ...] = ()
+    """Of both halves, sorted."""
 
-    def conf_state(self) -> ConfState:
-        """The configuration as it is stored."""
+    def switch(self, config: Configuration, progress: dict[PeerId, Progress]) -> None:
+        """Put a configuration in force."""
+        self.config = config
+        self.progress = {peer: progress[peer] for peer in sorted(progress)}
+        self.voter_ids = tuple(sorted(config.incoming | config.outgoing))
+
+    def new_progress(self, *, match: int, next_index: int, is_learner: bool, active: bool) -> Progress:
+        """A Progress with an empty window."""
+        window = Inflights(self.max_inflight_msgs, self.max_inflight_bytes)
+        return Progress(match=match, next_index=next_index, inflights=window, is_learner=is_learner, active=active)
+
+    def is_only_voter(self, peer: PeerId) -> bool:
+        """Whether `peer` is a quorum by itself."""
         config = self.config
-        return ConfState(
-            voters=tuple(sorted(config.incoming)),
-            learners=tuple(sorted(config.learners)),
-            voters_outgoing=tuple(sorted(config.outgoing)),
-            learners_next=tuple(sorted(config.learners_next)),
-            auto_leave=config.auto_leave,
-        )
-
-    @property
-    def singleton(self) -> bool:
-        """Whether this configuration has exactly one voter."""
-        return len(self.config.incoming) == 1 and not self.config.outgoing
+        return not config.outgoing and len(config.incoming) == 1 and peer in config.incoming
 
     def committed(self) -> LogIndex:
-        """The highest index that the quorum has acknowledged."""
-        progress = self.progress
-
-        def acked(peer_id: PeerId) -> LogIndex | None:
-            known = progress.get(peer_id)
-            return None if known is None else known.match
-
-        return quorum.committed(self.config.incoming, self.config.outgoing, acked)
-
-    def visit(self) -> Iterator[tuple[PeerId, Progress]]:
-        """All peers with their progress, by id."""
-        return iter(sorted(self.progress.items()))
+        """The highest index that a quorum has."""
+        acked = {peer: LogIndex(progress.match) for peer, progress in self.progress.items()}
+        return joint_committed(self.config.voters, acked)
 
     def quorum_active(self) -> bool:
-        """Whether a quorum was heard of since the last check."""
-        active = {peer_id: pr.recent_active for peer_id, pr in self.progress.items() if not pr.is_learner}
-        result = quorum.vote_result(self.config.incoming, self.config.outgoing, active)
-        return result is VoteResult.WON
+        """Whether a quorum was heard of since this was asked last."""
+        active = {peer: one.recent_active for peer, one in self.progress.items() if not one.is_learner}
+        return joint_vote(self.config.voters, active) is VoteResult.WON
 
-    def voter_nodes(self) -> list[PeerId]:
-        """Voters of either half, sorted."""
-        return sorted(self.config.voters)
-
-    def reset_votes(self) -> None:
-        """Forget the votes of an earlier election."""
-        self.votes = {}
-
-    def record_vote(self, peer_id: PeerId, granted: bool) -> None:
-        """Note a vote; the first of each peer counts."""
-        self.votes.setdefault(peer_id, granted)
-
-    def tally(self) -> tuple[int, int, VoteResult]:
-        """(granted, rejected, result), counting current voters only."""
-        granted = rejected = 0
-        for peer_id, pr in self.progress.items():
-            if pr.is_learner:
-                continue
-            vote = self.votes.get(peer_id)
-            if vote is None:
-                continue
-            if vote:
-                granted += 1
-            else:
-                rejected += 1
-        return granted, rejected, quorum.vote_result(self.config.incoming, self.config.outgoing, self.votes)
+    def tally(self, votes: dict[PeerId, bool]) -> tuple[int, int, VoteResult]:
+        """Votes granted, votes refused, and what that comes to. Votes of learners do not count."""
+        granted = refused = 0
+        for peer, progress in self.progress.items():
+            vote = None if progress.is_learner else votes.get(peer)
+            if vote is not None:
+                granted += vote
+                refused += not vote
+        return granted, refused, joint_vote(self.config.voters, votes)

@@ -147,6 +147,10 @@ class LocalCluster:
         if not self._keep:
             shutil.rmtree(self.run_root, ignore_errors=True)
 
+    def keep_data(self) -> None:
+        """Leave data and logs behind, whatever comes."""
+        self._keep = True
+
     def drain(self) -> list[int]:
         """Stop every node gracefully, all at once; their exit codes."""
         for node in self.nodes:

@@ -68,6 +68,16 @@ class Ledger:
         """Every key that was ever attempted, in order of first use."""
         return list(self._histories)
 
+    def acknowledged_version(self, key: bytes) -> int:
+        """The newest version the store said is durable; 0 = none."""
+        history = self._histories.get(key)
+        return 0 if history is None else history.acknowledged
+
+    def is_unknown(self, key: bytes, version: int) -> bool:
+        """Whether nobody knows what became of this version: it may also be applied late."""
+        history = self._histories.get(key)
+        return history is not None and version in history.unknown
+
     def judge(self, key: bytes, found: int) -> Finding | None:
         """Whether `found` (0 = no value) may be what the key holds when all writers have ended."""
         history = self._histories[key]

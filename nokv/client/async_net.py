@@ -46,7 +46,6 @@ class AsyncNet:
         # Bound at the first call
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dial = dial
-        self._dialer: ZmqDialer | None = None
 
         # Volatile
         self.forked = False
@@ -85,8 +84,7 @@ class AsyncNet:
         self._loop = loop
         if self._dial is None:
             timeout_s = self._settings.connect_timeout_s
-            self._dialer = ZmqDialer(loop, connect_timeout_s=timeout_s, curve=self._settings.curve_key())
-            self._dial = self._dialer
+            self._dial = ZmqDialer(loop, connect_timeout_s=timeout_s, curve=self._settings.curve_key())
 
     def now(self) -> float:
         """The loop's clock, in seconds."""
@@ -357,8 +355,6 @@ class AsyncNet:
         for waiter in self._queue:
             if not waiter.done():
                 waiter.set_exception(ClientClosedError("the client was closed"))
-        if self._dialer is not None:
-            self._dialer.close()
 
     @property
     def is_open(self) -> bool:

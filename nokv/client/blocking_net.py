@@ -25,6 +25,9 @@ from nokv.client.net import BUSY, NetSettings, Request
 from nokv.client.region_cache import Endpoint
 from nokv.client.zmq_socket import POLLIN, POLLOUT, CurveKey, close_socket, events_of, open_socket, read_end
 
+WAIT_SLICE_MS: Final = 100
+"""A waiting thread looks this often whether the client was closed; there is no other way to wake it."""
+
 _log: Final = logging.getLogger("nokv.net")
 
 
@@ -38,7 +41,6 @@ class BlockingNet:
 
         # Shared by all threads
         self.forked = False
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._curve = settings.curve_key()
         self._closing = threading.Event()
         self._permits = threading.BoundedSemaphore(settings.max_inflight)
@@ -114,13 +116,11 @@ class BlockingNet:
                 raise ClientClosedError("the client was closed")
             sockets: _SocketSet | None = getattr(self._local, "sockets", None)
             if sockets is None:
-                sockets = self._local.sockets = _SocketSet(self._context, self._settings, self._session, self._curve)
+                sockets = self._local.sockets = _SocketSet(self._settings, self._session, self._curve, self._closing)
                 self._sets = [kept for kept in self._sets if kept.owner.is_alive()] + [sockets]
             sockets.busy = True
         try:
             yield sockets
-        except zmq.ContextTerminated:
-            raise ClientClosedError("the client was closed") from None
         finally:
             with self._guard:
                 sockets.busy = False
@@ -157,7 +157,7 @@ class BlockingNet:
                 self._idle.notify_all()
 
     def close(self, timeout_s: float) -> None:
-        """Wait up to `timeout_s` for calls under way, then end everything. Closing twice is fine."""
+        """Wait up to `timeout_s` for calls under way, then end them. Closing twice is fine."""
         if self.forked:
             return
         with self._guard:
@@ -166,12 +166,11 @@ class BlockingNet:
             self._draining = True
             self._idle.wait_for(lambda: not self._ops, timeout_s)
             self._closing.set()
-            # A set that is not in use may be closed from here: its thread cannot take it again.
+            # A set that is not in use may be closed from here: its thread cannot take it again. The others are closed
+            # by their threads, which look at `closing` every WAIT_SLICE_MS.
             for sockets in self._sets:
                 if not sockets.busy:
                     sockets.close()
-        # Ends every wait on a socket with ContextTerminated and returns when those threads have closed theirs.
-        self._context.term()
 
     @property
     def is_open(self) -> bool:
@@ -213,14 +212,14 @@ class _SocketSet:
 
     def __init__(
         self,
-        context: "zmq.Context[zmq.Socket[bytes]]",
         settings: NetSettings,
         session: Session,
         curve: CurveKey | None,
+        closing: threading.Event,
     ) -> None:
         # Constant
         self.owner = threading.current_thread()
-        self._context = context
+        self._closing = closing
         self._settings = settings
         self._session = session
         self._curve = curve
@@ -287,7 +286,9 @@ class _SocketSet:
                 if not node.link.usable():
                     self._ended(node)
                     return
-        wait_ms = max(0, math.ceil((wake_at - now) * 1000))
+        if self._closing.is_set():
+            raise ClientClosedError("the client was closed")
+        wait_ms = min(WAIT_SLICE_MS, max(0, math.ceil((wake_at - now) * 1000)))
         for socket, events in self._poller.poll(wait_ms):
             entry = self._of_socket.get(socket)
             if entry is None:
@@ -349,9 +350,7 @@ class _SocketSet:
         link = Link(endpoint.address, self._session, hello_id=self._next_id, greet_due=greet_due)
         connect_ms = max(1, int(self._settings.connect_timeout_s * 1000))
         try:
-            dealer, monitor = open_socket(self._context, endpoint, connect_ms=connect_ms, curve=self._curve)
-        except zmq.ContextTerminated:
-            raise
+            dealer, monitor = open_socket(endpoint, connect_ms=connect_ms, curve=self._curve)
         except zmq.ZMQError as error:
             _log.info("no connection to a node: %s cannot be dialled: %s", endpoint.address, error)
             return None

@@ -26,13 +26,12 @@ from nokv.client.zmq_socket import (
 
 
 class ZmqDialer:
-    """Opens connections from one context on one loop; see connection.Dial."""
+    """Opens connections on one loop; see connection.Dial."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, *, connect_timeout_s: float, curve: CurveKey | None = None
     ) -> None:
         self._loop = loop
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._connect_ms = max(1, int(connect_timeout_s * 1000))
         self._curve = curve
 
@@ -42,12 +41,8 @@ class ZmqDialer:
         Raises:
             zmq.ZMQError: the address cannot be one.
         """
-        dealer, monitor = open_socket(self._context, endpoint, connect_ms=self._connect_ms, curve=self._curve)
+        dealer, monitor = open_socket(endpoint, connect_ms=self._connect_ms, curve=self._curve)
         return ZmqConnection(self._loop, dealer, monitor, listener)
-
-    def close(self) -> None:
-        """Release the context. Connections must be closed already; with LINGER 0 this does not wait."""
-        self._context.term()
 
 
 class ZmqConnection:

@@ -2,11 +2,14 @@
 
 Why: libzmq reconnects silently and queues without limit by default; then a request could reach a node long after its
 caller was told that it failed. Here a socket connects once, and a monitor tells how that went.
-Invariants: RECONNECT_IVL -1 and LINGER 0 on every socket; heartbeats are libzmq's own, so a half-open connection ends
-within HEARTBEAT_TIMEOUT_MS even while the program is busy or idle.
+Invariants: one context for each process, never terminated: terminating waits for sockets, and a client that was
+dropped without being closed must not hang the garbage collector. RECONNECT_IVL -1 and LINGER 0 on every socket.
+Heartbeats are libzmq's own, so a half-open connection ends within HEARTBEAT_TIMEOUT_MS even while the program is busy.
 Not here: event loops (zmq_connection.py), blocking use (blocking_net.py), what messages mean (link.py).
 """
 
+import os
+from threading import Lock
 from typing import Final, NamedTuple
 
 import zmq
@@ -38,6 +41,13 @@ _MONITORED: Final = sum(int(event) for event in _ENDS)
 _REFUSED_KEY: Final = (zmq.Event.HANDSHAKE_FAILED_AUTH, zmq.Event.HANDSHAKE_FAILED_PROTOCOL)
 
 
+SOCKETS_MAX: Final = 32_768
+"""Of all clients of the process: two for each connection."""
+
+_contexts: "Final[dict[int, zmq.Context[zmq.Socket[bytes]]]]" = {}
+_contexts_lock: Final = Lock()
+
+
 class CurveKey(NamedTuple):
     """Our own CURVE pair, Z85 encoded."""
 
@@ -52,11 +62,21 @@ class Ended(NamedTuple):
     refused_key: bool
 
 
+def shared_context() -> "zmq.Context[zmq.Socket[bytes]]":
+    """This process's context; a forked child gets one of its own."""
+    with _contexts_lock:
+        context = _contexts.get(os.getpid())
+        if context is None:
+            context = _contexts[os.getpid()] = zmq.Context()
+            context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
+        return context
+
+
 def open_socket(
-    context: "zmq.Context[zmq.Socket[bytes]]", endpoint: Endpoint, *, connect_ms: int, curve: CurveKey | None
+    endpoint: Endpoint, *, connect_ms: int, curve: CurveKey | None
 ) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
     """A DEALER that begins to connect, and the PAIR its end is told on. The caller closes both."""
-    dealer = context.socket(zmq.DEALER)
+    dealer = shared_context().socket(zmq.DEALER)
     dealer.setsockopt(zmq.LINGER, 0)
     dealer.setsockopt(zmq.RECONNECT_IVL, -1)
     dealer.setsockopt(zmq.CONNECT_TIMEOUT, connect_ms)

@@ -125,7 +125,10 @@ class AsyncClient:
             ProtocolError: another protocol version or another cluster.
         """
         with self._begin("connect") as op:
-            await self._caller.directory(op)
+            if self._cache.knows_stores:
+                await self._caller.directory(op)
+            else:
+                await self._caller.connect(op)
 
     async def close(self, timeout: float = 2.0) -> None:
         """Let calls under way finish for up to `timeout` seconds, then end the rest. Closing twice is fine."""

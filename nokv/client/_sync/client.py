@@ -124,7 +124,10 @@ class Client:
             ProtocolError: another protocol version or another cluster.
         """
         with self._begin("connect") as op:
-            self._caller.directory(op)
+            if self._cache.knows_stores:
+                self._caller.directory(op)
+            else:
+                self._caller.connect(op)
 
     def close(self, timeout: float = 2.0) -> None:
         """Let calls under way finish for up to `timeout` seconds, then end the rest. Closing twice is fine."""

@@ -180,7 +180,7 @@ class Rig:
 
 def receive(source: Socket, deadline_s: float = DEADLINE_S) -> bytes:
     """One message of one part, or a failed test."""
-    assert source.poll(deadline_s * 1000), "no message in time"
+    assert source.poll(int(deadline_s * 1000)), "no message in time"
     return source.recv()
 
 
@@ -191,7 +191,7 @@ def silent(source: Socket, wait_ms: int = 100) -> bool:
 
 def receive_link(source: Socket) -> list[tuple[bytes, bytes]]:
     """One link message as (address, frames) pairs."""
-    assert source.poll(DEADLINE_S * 1000), "no message in time"
+    assert source.poll(int(DEADLINE_S * 1000)), "no message in time"
     parts = source.recv_multipart()
     return list(zip(parts[::2], parts[1::2], strict=True))
 

@@ -163,7 +163,10 @@ def test_every_request_is_forwarded_once_or_answered_once(seed: int) -> None:
     """Valid requests of clients that read, to workers that are full or gone at times: none is lost, none is doubled."""
     rng = random.Random(seed)
     d = dispatcher(**{**TINY, "client_queue_bytes_max": 1 << 20})
-    now_ms, pending, forwarded, answered = 0, set[tuple[bytes, int]](), [], []
+    now_ms = 0
+    pending: set[tuple[bytes, int]] = set()
+    forwarded: list[tuple[bytes, int]] = []
+    answered: list[tuple[bytes, int]] = []
 
     def collect(identity: bytes, message: bytes) -> None:
         answered.extend((identity, request_id) for request_id in ids_in(message))

@@ -8,23 +8,23 @@ from nokv.router.queues import DUE_CLIENTS_MAX, LinkQueue, SlowClients
 
 def test_a_link_queue_counts_what_it_holds() -> None:
     queue = LinkQueue(b"w0", RouterSection(worker_queue_frames_max=10, flush_bytes=50))
-    assert not queue.full and queue.take() == []
+    assert queue.take() == []
     for _ in range(9):
         queue.add(b"P", b"x" * 20, 1)
-    assert not queue.full and (queue.waiting_bytes, queue.waiting_frames) == (180, 9)
+    assert (queue.full, queue.waiting_bytes, queue.waiting_frames) == (False, 180, 9)
     queue.add(b"P", b"x", 1)
-    assert queue.full
+    assert (queue.full, queue.waiting_frames) == (True, 10)
     batches = queue.take()
-    assert not queue.full and queue.waiting_frames == 0
+    assert (queue.full, queue.waiting_frames) == (False, 0)
     assert [batch.bytes for batch in batches] == [60, 60, 60, 1]
-    assert queue.put_back(batches, 0) == [] and queue.full and queue.waiting_frames == 10
+    assert queue.put_back(batches, 0) == []
+    assert (queue.full, queue.waiting_frames) == (True, 10)
 
 
 def test_one_message_above_the_limit_is_taken_when_the_queue_is_empty() -> None:
     queue = LinkQueue(b"w0", RouterSection(worker_queue_bytes_max=10))
-    assert not queue.full
     queue.add(b"P", b"x" * 1000, 1)
-    assert queue.full
+    assert (queue.full, queue.waiting_bytes) == (True, 1000)
 
 
 def test_slow_clients_in_any_order_get_all_they_had_room_for() -> None:

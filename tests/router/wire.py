@@ -25,7 +25,7 @@ def routing_message(table: Routing) -> list[bytes]:
     return [b"m", b"R", encode(Kind.ROUTING, 0, 0, encode_body(table))]
 
 
-def dispatcher(table: Routing | None = None, **router: object) -> Dispatcher:
+def dispatcher(table: Routing | None = None, /, **router: int) -> Dispatcher:
     """A dispatcher that has its routing; `router` overrides limits."""
     config = NodeConfig()
     config = msgspec.structs.replace(config, router=msgspec.structs.replace(config.router, **router))

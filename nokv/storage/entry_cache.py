@@ -3,8 +3,9 @@
 Why: a leader sends, and everybody applies, the newest entries over and over; reading them back from the file would
 cost a system call and a checksum each time. Old entries are read for followers that lag, once, and would only push the
 new ones out.
-Invariants: first in, first out over all groups; `held_bytes` counts every entry this cache keeps alive, those its group
-has forgotten since included, and is at most `bytes_max` after each call.
+Invariants: first in, first out over all groups; `held_bytes` counts every entry this cache keeps alive and is at most
+`bytes_max` after each call. What a group truncates or compacts stays until its turn comes, and is never served:
+an index becomes readable only by an append, which puts its own entry here.
 Not here: where entries lie in the log (wal_groups.py).
 """
 
@@ -18,7 +19,7 @@ ENTRY_OBJECT_BYTES: Final = 200
 """What an entry is taken to cost in memory beside its data: two objects, a dict slot, a queue slot."""
 
 CachedEntries = dict[LogIndex, Entry]
-"""One group's cached entries. The group removes what it truncates; the cache removes what is too old."""
+"""One group's cached entries. Only the cache removes any."""
 
 
 class EntryCache:

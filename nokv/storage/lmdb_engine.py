@@ -16,7 +16,6 @@ Not here: what is stored (keys.py, nokv.mvcc.records), when to checkpoint (the o
 Stored value = value u32(crc32c of u8(column family) u16(length of key) key value), integers little-endian.
 """
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +26,7 @@ from typing import Any, Final, NoReturn
 import lmdb
 from google_crc32c import extend
 
+from nokv.storage.disk import free_bytes, raise_os_error
 from nokv.storage.engine import (
     ColumnFamily,
     CorruptionError,
@@ -57,7 +57,6 @@ _SEEDS: Final = tuple(
     for cf in ColumnFamily
 )
 """Checksums to go on from: the key's length tells where it ends and the value begins."""
-_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _CORRUPTION: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
 
 
@@ -403,7 +402,7 @@ class LmdbEngine(_LmdbReads):
             self._dbs = tuple(self._env.open_db(cf.name.lower().encode()) for cf in ColumnFamily)
             self._data_fd = os.open(existing, os.O_RDWR)
         except OSError as error:
-            raise _os_error(error, f"opening {self._path}") from error
+            raise_os_error(error, f"opening {self._path}")
         except lmdb.Error as error:
             raise _translate(error, f"opening {self._path}") from error
         self._map_bytes = map_bytes
@@ -450,12 +449,15 @@ class LmdbEngine(_LmdbReads):
         if needed_bytes <= self._file_bytes:
             return
         target = -(-needed_bytes // self._preallocate_bytes) * self._preallocate_bytes
+        # Asked first, because a refused allocation takes all that is left for a moment, and the log needs it.
+        if free_bytes(self._path) < target - max(self._file_bytes, _allocated_bytes(self._data_fd)):
+            raise OutOfSpaceError(f"no space left for {target} bytes of {self._path / DATA_FILE}")
         before = os.fstat(self._data_fd).st_size
         try:
             os.posix_fallocate(self._data_fd, self._file_bytes, target - self._file_bytes)
         except OSError as error:
             os.ftruncate(self._data_fd, before)
-            raise _os_error(error, f"allocating {target} bytes for {self._path / DATA_FILE}") from error
+            raise_os_error(error, f"allocating {target} bytes for {self._path / DATA_FILE}")
         self._file_bytes = target
 
     def _rounded(self, map_bytes: int) -> int:
@@ -533,8 +535,6 @@ def _nothing() -> None:
     """Nobody to wake: the caller waits."""
 
 
-def _os_error(error: OSError, doing: str) -> StorageError:
-    """The contract's error for one of the operating system's."""
-    if error.errno in _NO_SPACE:
-        return OutOfSpaceError(f"no space left while {doing}")
-    return StorageError(f"{doing}: {error.strerror}")
+def _allocated_bytes(handle: int) -> int:
+    """Bytes of a file that have blocks on the disk (st_blocks counts 512-byte units everywhere)."""
+    return os.fstat(handle).st_blocks * 512

@@ -138,7 +138,12 @@ class RaftLog:
         index = lo
         while index < hi:
             entry = cached(index)
-            run = (entry,) if entry is not None else self._read_run(index, hi, max_bytes - used_bytes)
+            if entry is not None:
+                run = [entry]
+            elif found and used_bytes + group.place(index).length - ENTRY_OVERHEAD_BYTES >= max_bytes:
+                return found  # its data alone would not fit, so it is not worth a read
+            else:
+                run = self._read_run(index, hi, max_bytes - used_bytes)
             for entry in run:
                 used_bytes += entry_bytes(entry)
                 if used_bytes > max_bytes and found:
@@ -165,7 +170,6 @@ class RaftLog:
         assert first <= last + 1
         if first <= last:
             group.drop_from(first)
-            self._uncache(first, last)
         for index, entry in enumerate(fresh, first):
             assert entry.index == index
             group.add(entry.term, self._append_record(RecordKind.ENTRY, self.region_id, encode_entry(entry)))
@@ -191,9 +195,8 @@ class RaftLog:
         if index <= group.base_index:
             raise Compacted
         assert index <= group.last_index
-        term, before = self.term(index), group.base_index
+        term = self.term(index)
         group.drop_to(index, term, self._append_record(RecordKind.COMPACTED, self.region_id, encode_base(index, term)))
-        self._uncache(LogIndex(before + 1), index)
 
     def apply_snapshot(self, metadata: SnapshotMetadata) -> None:
         """Forget all entries and go on behind a snapshot. Raises SnapshotOutOfDate if the base is not below it."""
@@ -203,13 +206,11 @@ class RaftLog:
             raise SnapshotOutOfDate
         record = encode_snapshot(index, term, state)
         group.restart(index, term, state, self._append_record(RecordKind.SNAPSHOT, self.region_id, record))
-        self._group.cached.clear()
 
     def destroy(self) -> None:
         """Forget everything about the group."""
         self._append_record(RecordKind.DESTROYED, self.region_id, b"")
         self._wal.forget(self.region_id)
-        self._group.cached.clear()
 
     # ---- the rest ----
 
@@ -232,16 +233,6 @@ class RaftLog:
     def log_bytes(self) -> int:
         """Bytes of the group's live entries in the log."""
         return sum(self._group.lengths)
-
-    def _uncache(self, first: LogIndex, last: LogIndex) -> None:
-        """Forget cached entries first <= index <= last."""
-        cached = self._group.cached
-        if len(cached) < last - first:
-            for index in [index for index in cached if first <= index <= last]:
-                del cached[index]
-        else:
-            for gone in range(first, last + 1):
-                cached.pop(LogIndex(gone), None)
 
     def _read_run(self, lo: LogIndex, hi: LogIndex, max_bytes: int) -> list[Entry]:
         """Entries from `lo` on that lie near each other in one segment and are not cached: at least one."""

@@ -33,6 +33,8 @@ from tests.storage.logs import (
 )
 
 REGION = region(7)
+BEHIND_THE_END = (AssertionError, Unavailable)
+"""Reading or compacting there is a bug of the caller's; the core's own storage may say it in its own words."""
 
 
 class CoreMemoryStorage(MemoryStorage):
@@ -211,7 +213,7 @@ def test_a_gap_is_our_own_bug(log: GroupLog) -> None:
     log.append(entries(1, 3))
     with pytest.raises(AssertionError):
         log.append(entries(5, 5))
-    with pytest.raises(AssertionError):
+    with pytest.raises(BEHIND_THE_END):
         read(log, 1, 5)
 
 
@@ -227,7 +229,7 @@ def test_compaction_keeps_the_term_of_its_index(log: GroupLog) -> None:
     log.compact(LogIndex(6))
     assert bounds(log) == (7, 6)
     assert log.term(LogIndex(6)) == 2
-    with pytest.raises(AssertionError):
+    with pytest.raises(BEHIND_THE_END):
         log.compact(LogIndex(7))
     log.append(entries(7, 7, term=3))
     assert read(log, 7, 8) == entries(7, 7, term=3)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nokv.proto.ids import LogIndex, RegionId
+from nokv.raft.sizes import entries_bytes
 from nokv.storage.disk import Disk, MemoryDisk, RealDisk
 from nokv.storage.engine import OutOfSpaceError, StorageError
 from nokv.storage.memory_raft_log import MemoryRaftLog
@@ -165,7 +166,8 @@ def test_old_entries_near_each_other_are_read_at_once() -> None:
     before = disk.reads
     assert logs[2].entries(LogIndex(1), LogIndex(501), NO_LIMIT) == entries(1, 500, size=100)
     assert disk.reads == before + 1
-    assert logs[2].entries(LogIndex(100), LogIndex(501), 1000) == entries(100, 107, size=100)
+    limit = entries_bytes(entries(100, 107, size=100))
+    assert logs[2].entries(LogIndex(100), LogIndex(501), limit) == entries(100, 107, size=100)
     assert disk.reads == before + 2
 
 

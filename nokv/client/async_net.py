@@ -72,11 +72,11 @@ class AsyncNet:
         Raises:
             ClientClosedError, ClientForkedError, WrongThreadError.
         """
-        loop = asyncio.get_running_loop()
-        if loop is self._loop and not self._draining and not self.forked:
-            return
         if self.forked:
             raise ClientForkedError("this process was forked after the client was made; make a new one here")
+        loop = asyncio.get_running_loop()
+        if loop is self._loop and not self._draining:
+            return
         if self._draining:
             raise ClientClosedError("the client is closed")
         if self._loop is not None:

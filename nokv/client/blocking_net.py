@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import zmq
@@ -359,7 +359,9 @@ class _SocketSet:
         for socket in (dealer, monitor):
             self._poller.register(socket, POLLIN)
             self._of_socket[socket] = fresh
-        dealer.send(link.greeting(), zmq.NOBLOCK)
+        # Where the connection was refused before this, there is no room; the monitor tells why.
+        with suppress(zmq.Again):
+            dealer.send(link.greeting(), zmq.NOBLOCK)
         return fresh
 
     def _ended(self, node: _Node) -> None:

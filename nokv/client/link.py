@@ -39,6 +39,9 @@ NO_ANSWER: Final = -2
 LOST_ANSWER: Final = -3
 """It was sent, and the connection broke."""
 
+NOT_YET: Final = b"not connected yet"
+"""The reason of an UNSENT request whose time ran out before the greeting was answered."""
+
 MESSAGE_BYTES_MAX: Final = 1 << 20
 """Requests are gathered into messages of at most about this size; one larger request travels alone."""
 EXPIRY_SLACK_S: Final = 0.001
@@ -217,7 +220,7 @@ class Link:
             unsent = request_id >= self._first_unsent
             self.forget(request_id)
             if not waiter.done():
-                waiter.set_result((UNSENT, b"not connected yet") if unsent else (NO_ANSWER, b"no answer in time"))
+                waiter.set_result((UNSENT, NOT_YET) if unsent else (NO_ANSWER, b"no answer in time"))
         return next_due
 
     def lose(self, reason: str) -> None:

@@ -8,6 +8,7 @@ import threading
 from types import TracebackType
 
 import zmq
+from zmq.utils import z85
 
 from nokv.proto.control import StoreInfo
 from nokv.proto.ids import StoreId
@@ -17,8 +18,17 @@ from tests.client.fake_cluster import FakeCluster
 class FakeNodes:
     """Context manager: every store of the cluster listens on a free port."""
 
-    def __init__(self, cluster: FakeCluster) -> None:
+    def __init__(
+        self,
+        cluster: FakeCluster,
+        *,
+        listen_at: str = "tcp://127.0.0.1:*",
+        curve: tuple[bytes, bytes, bytes] | None = None,
+    ) -> None:
+        """`curve`: the nodes' public and secret key, and the one client key that is let in."""
         self.cluster = cluster
+        self._listen_at = listen_at
+        self._curve = curve
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sockets: dict[StoreId, zmq.Socket[bytes]] = {}
         self._commands: list[tuple[str, StoreId]] = []
@@ -30,7 +40,7 @@ class FakeNodes:
 
     def __enter__(self) -> "FakeNodes":
         for store_id in self.cluster.stores:
-            self._bind(store_id, "tcp://127.0.0.1:*")
+            self._bind(store_id, self._listen_at)
         self._thread.start()
         return self
 
@@ -66,6 +76,11 @@ class FakeNodes:
         socket = self._context.socket(zmq.ROUTER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        if self._curve is not None:
+            public, secret, _ = self._curve
+            socket.curve_server = True
+            socket.curve_publickey, socket.curve_secretkey = public, secret
+            socket.setsockopt(zmq.ZAP_DOMAIN, b"client")
         socket.bind(where)
         address = socket.getsockopt(zmq.LAST_ENDPOINT)
         assert isinstance(address, bytes)
@@ -83,11 +98,14 @@ class FakeNodes:
         self._wake.send(b"")
 
     def _serve(self) -> None:
+        zap = self._context.socket(zmq.REP)
+        zap.bind("inproc://zeromq.zap.01")
         woken = self._context.socket(zmq.PAIR)
         woken.connect("inproc://wake")
         while True:
             poller = zmq.Poller()
             poller.register(woken, zmq.POLLIN)
+            poller.register(zap, zmq.POLLIN)
             for socket in self._sockets.values():
                 poller.register(socket, zmq.POLLIN)
             ready = dict(poller.poll())
@@ -95,10 +113,20 @@ class FakeNodes:
                 woken.recv()
                 if self._obey():
                     woken.close(0)
+                    zap.close(0)
                     return
+            if zap in ready:
+                self._authenticate(zap)
             for store_id, socket in list(self._sockets.items()):
                 if socket in ready:
                     self._answer_all(store_id, socket)
+
+    def _authenticate(self, zap: "zmq.Socket[bytes]") -> None:
+        """Answer one ZAP request (RFC 27): the allowed key gets in."""
+        _, request_id, *_, key = zap.recv_multipart()
+        allowed = self._curve is not None and key == z85.decode(self._curve[2])
+        status = (b"200", b"OK") if allowed else (b"400", b"unknown key")
+        zap.send_multipart((b"1.0", request_id, *status, b"", b""))
 
     def _obey(self) -> bool:
         """Carry out waiting commands; True: stop."""

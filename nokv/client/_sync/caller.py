@@ -17,7 +17,7 @@ import msgspec
 from nokv.client._sync.resolver import Resolver
 from nokv.client.blocking_net import BlockingNet
 from nokv.client.errors import BusyError, ConnectError, NokvError, ProtocolError, TimeoutError, UnavailableError
-from nokv.client.link import Answer
+from nokv.client.link import NOT_YET, Answer
 from nokv.client.net import BUSY
 from nokv.client.op import ATTEMPT_S, Op
 from nokv.client.region_cache import Endpoint, SharedRegionCache
@@ -187,7 +187,8 @@ class Caller:
                 failure = self._learn_from(endpoint, due=min(until, self._net.now() + share_s))
                 if failure is None:
                     return
-                failures[endpoint.address] = failure
+                if str(failure) != NOT_YET.decode() or endpoint.address not in failures:
+                    failures[endpoint.address] = failure  # what happened says more than that nothing did yet
             if all(self._net.refusal(endpoint) is not None for endpoint in endpoints):
                 break
             self._net.sleep(min(0.02, max(0.0, until - self._net.now())))

@@ -11,11 +11,11 @@ Not here: gc.py, which removes the dead versions.
 from msgspec import Struct
 
 from nokv.mvcc.limits import ApplyLimits
-from nokv.mvcc.lookup import fate_of, version_under
+from nokv.mvcc.lookup import NEVER, fate_from_trace, fate_of, trace_of, version_under
 from nokv.mvcc.reader import blocks
 from nokv.mvcc.records import NO_TS, CommitRecord, Kind, decode_commit, decode_lock, encode_commit
 from nokv.mvcc.site import locked
-from nokv.proto.errors import KeyIsLocked, SnapshotTooOld
+from nokv.proto.errors import KeyIsLocked, SnapshotTooOld, WriteConflict
 from nokv.proto.ids import Ts
 from nokv.proto.kv import DeleteRangeReply, DeleteRangeRequest
 from nokv.storage.engine import ColumnFamily, Engine, Reader
@@ -40,8 +40,10 @@ def delete_range(
     region_end: bytes,
     limits: ApplyLimits,
     safe_point: Ts = NO_TS,
-) -> DeleteRangeReply | KeyIsLocked | SnapshotTooOld:
+) -> DeleteRangeReply | KeyIsLocked | WriteConflict | SnapshotTooOld:
     """Delete up to `limit` keys of start <= key < end that were visible at start_ts and not committed since.
+
+    WriteConflict: this start_ts was rolled back on one of them.
 
     REQUIRES: validate(request) found nothing; commit_ts > start_ts and > every timestamp this region has read at. The
     leader counts start_ts as read at: a later write must not slip in below it.
@@ -52,7 +54,7 @@ def delete_range(
     end = min(request.end or region_end, region_end or request.end)
     low, high = encode_bounds(max(request.start, region_start), end)
     victims = _collect(engine, request, low, high, limits)
-    stopped = _first_lock(engine, request, low, high, victims, limits.delete_range_visited_max)
+    stopped = _first_lock(engine, request, low, high, victims, limits) or _first_mark(engine, request, victims)
     if stopped is not None:
         return stopped
     deletion = encode_commit(CommitRecord(Kind.DELETE, request.start_ts))
@@ -96,16 +98,24 @@ def _verdict(reader: Reader, request: DeleteRangeRequest, encoded: bytes, newest
 
 
 def _first_lock(
-    reader: Reader, request: DeleteRangeRequest, low: bytes, high: bytes, victims: _Victims, visited_max: int
+    reader: Reader, request: DeleteRangeRequest, low: bytes, high: bytes, victims: _Victims, limits: ApplyLimits
 ) -> KeyIsLocked | None:
     """The first lock in the way. Where there are too many locks to look at, the request ends before the next one."""
     bound = victims.resume or high
     for visited, (encoded, raw) in enumerate(reader.scan(ColumnFamily.LOCK, low, bound)):
-        if visited >= visited_max:
+        if visited >= limits.delete_range_visited_max:
             victims.keys = {key: ts for key, ts in victims.keys.items() if key < encoded}
             victims.resume = encoded
             return None
         key, lock = decode_key(encoded), decode_lock(raw)
         if victims.keys.get(encoded) == 0 or blocks(lock, key, request.start_ts):
             return locked(key, lock)
+    return None
+
+
+def _first_mark(reader: Reader, request: DeleteRangeRequest, victims: _Victims) -> WriteConflict | None:
+    """The refusal if this start_ts was rolled back on a key to be deleted: what is rolled back never commits."""
+    for encoded, deleted_ts in victims.keys.items():
+        if not deleted_ts and fate_from_trace(trace_of(reader, encoded, request.start_ts)) == NEVER:
+            return WriteConflict(decode_key(encoded), b"", request.start_ts, request.start_ts, NEVER)
     return None

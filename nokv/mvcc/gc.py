@@ -84,6 +84,8 @@ def _garbage_of(reader: Reader, encoded: bytes, safe_point: Ts, removed_max: int
             if record.kind is Kind.DELETE and decode_ts(stored) < safe_point:
                 tombstone = stored
     if tombstone:
+        if len(garbage) >= removed_max:
+            return garbage, False
         garbage.commits.append(tombstone)
     for stored, raw in reader.scan(ColumnFamily.DEFAULT, encoded + encode_ts(safe_point), behind):
         if len(garbage) >= removed_max:

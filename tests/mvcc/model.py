@@ -414,6 +414,9 @@ class Model:
             if row.lock is not None and (key in victims or self.stops(key, request.start_ts)):
                 return self.locked(key)
         for key in victims:
+            if request.start_ts in self.row(key).marks:
+                return WriteConflict(key, b"", request.start_ts, request.start_ts, ZERO)
+        for key in victims:
             self.row(key).commits.append(Commit(commit_ts, request.start_ts, DELETE, None))
         at = max(done + [commit_ts] * bool(victims), default=ZERO)
         return DeleteRangeReply(len(done) + len(victims), False, b"", at)

@@ -42,6 +42,8 @@ def apply(store: Store, request: AtomicRequest, *, at: int, limit: int = 0, safe
         (AtomicOp.ADD, b"0", TOP, TOP),
         (AtomicOp.ADD, b"-1", TOP, str(INTEGER_MAX - 1).encode()),
         (AtomicOp.ADD, TOP, BOTTOM, b"-1"),
+        (AtomicOp.ADD, b"-1", str(INTEGER_MIN + 1).encode(), BOTTOM),
+        (AtomicOp.ADD, b"1", str(INTEGER_MAX - 1).encode(), TOP),
         (AtomicOp.MIN, b"5", None, b"5"),
         (AtomicOp.MIN, b"5", b"3", b"3"),
         (AtomicOp.MIN, b"-5", b"3", b"-5"),

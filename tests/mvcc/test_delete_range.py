@@ -4,7 +4,7 @@ import pytest
 
 from nokv.mvcc.evaluate import evaluate
 from nokv.mvcc.limits import ApplyLimits
-from nokv.proto.errors import KeyIsLocked, SnapshotTooOld
+from nokv.proto.errors import KeyIsLocked, SnapshotTooOld, WriteConflict
 from nokv.proto.ids import Ts
 from nokv.proto.kv import DeleteRangeReply, DeleteRangeRequest, Mutation
 from tests.mvcc.ask import LONG, Store, commit_keys, delete, delete_range, lock, ms, one_phase, prewrite, put, rollback
@@ -151,6 +151,15 @@ def test_locks(store: Store, mutation: Mutation, start: int, blocked: bool) -> N
         assert store.dump() == before
     else:
         assert reply == DeleteRangeReply(5, False, b"", ms(15))
+
+
+def test_rolled_back_it_never_happens(store: Store) -> None:
+    store.ask(rollback(10, b"c"))
+    before = store.dump()
+    assert apply(store, delete_range(10), at=15) == WriteConflict(b"c", b"", ms(10), ms(10), Ts(0))
+    assert store.dump() == before
+    assert apply(store, delete_range(10, b"d"), at=15) == DeleteRangeReply(2, False, b"", ms(15))
+    assert apply(store, delete_range(11), at=16) == DeleteRangeReply(3, False, b"", ms(16))
 
 
 def test_a_lock_behind_the_page_is_not_met(store: Store) -> None:

@@ -109,6 +109,18 @@ def test_n9_long_values_lie_beside_their_records(store: Store) -> None:
     assert store.ask(get(b"k", 20)) == GetReply(LONG, ms(20))
 
 
+@pytest.mark.parametrize(("size", "inline"), [(0, True), (255, True), (256, False)])
+def test_n9_where_short_ends(store: Store, size: int, inline: bool) -> None:
+    store.ask(prewrite(10, put(b"two", b"x" * size)))
+    store.ask(commit_keys(10, 20, b"two"))
+    store.ask(one_phase(10, put(b"one", b"x" * size)))
+    for key in (b"one", b"two"):
+        ((_, record),) = store.history(key).commits
+        assert (record.value is not None) == inline
+        assert bool(store.history(key).traces) != inline
+        assert store.value(key, 20) == b"x" * size
+
+
 # ---- N10, S37: prewrite ---------------------------------------------------------------------------------------------
 
 

@@ -221,8 +221,8 @@ class Peer:
 
     def step(self, message: Message, now_ms: int) -> bool:
         """Take a message of another replica. False: it was refused or ignored, and nothing changed."""
-        if message.to != self.peer_id or message.type not in FROM_PEERS:
-            return False
+        if message.to != self.peer_id or message.type not in FROM_PEERS or message.sender == self.peer_id:
+            return False  # what claims to come from ourselves would pass for a promise that our own disk has made
         if now_ms < self._vote_grace_until_ms and message.type in (MessageType.VOTE, MessageType.PRE_VOTE):
             return False
         try:

@@ -15,17 +15,29 @@ class StorageReadError(Exception):
 class Compacted(StorageReadError):
     """The entry was compacted away."""
 
+    def __str__(self) -> str:
+        return "requested index is unavailable due to compaction"
+
 
 class Unavailable(StorageReadError):
     """The entry is behind the end of the log."""
+
+    def __str__(self) -> str:
+        return "requested entry at index is unavailable"
 
 
 class SnapshotOutOfDate(StorageReadError):
     """A snapshot is older than what the storage has."""
 
+    def __str__(self) -> str:
+        return "requested index is older than the existing snapshot"
+
 
 class SnapshotTemporarilyUnavailable(StorageReadError):
     """The storage cannot make a snapshot yet; the core asks again later."""
+
+    def __str__(self) -> str:
+        return "snapshot is temporarily unavailable"
 
 
 class ConfigError(ValueError):

@@ -88,7 +88,7 @@ def check(raft: "Raft", message: Message) -> None:
 
 def _check_append(raft: "Raft", message: Message) -> None:
     _check_no_rival(raft, message)
-    log, term = raft.log, message.log_term
+    term = message.log_term
     index: int = message.index
     for entry in message.entries:
         index += 1
@@ -97,14 +97,6 @@ def _check_append(raft: "Raft", message: Message) -> None:
         term = entry.term
     if index > NUMBER_MAX or term > message.term:
         raise StepMalformed("entries of the future")
-    committed = log.committed
-    if message.index >= committed or not log.matches(message.log_term, message.index):
-        return
-    for entry in message.entries:
-        if entry.index > committed:
-            return
-        if not log.matches(entry.term, entry.index):
-            raise StepMalformed(f"entry {entry.index} contradicts the committed one")
 
 
 def _check_heartbeat(raft: "Raft", message: Message) -> None:

@@ -8,8 +8,6 @@ Not here: the queue of reads that wait (read_index.py).
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from nokv.proto.ids import LogIndex, PeerId
 from nokv.proto.raft import NO_PEER, Message, MessageType
 from nokv.raft import replication
@@ -83,7 +81,8 @@ def _answer(raft: "Raft", request: Message, index: LogIndex) -> None:
 def forward(raft: "Raft", message: Message) -> None:
     """A follower asks the leader."""
     if raft.lead:
-        raft.post(replace(message, to=raft.lead, sender=message.sender or raft.id))
+        asker = message.sender or raft.id
+        raft.post(Message(type=MessageType.READ_INDEX, to=raft.lead, sender=asker, entries=message.entries))
     elif raft.sink is not None:
         raft.sink.info(f"{raft.id:x} no leader at term {raft.term}; dropping index reading msg")
 

@@ -9,8 +9,6 @@ Not here: snapshots (snapshot.py), elections (election.py).
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from msgspec.structs import replace
-
 from nokv.proto.ids import LogIndex, PeerId
 from nokv.proto.raft import NO_PEER, Entry, EntryType, Message, MessageType
 from nokv.raft import election, membership, reads, snapshot, transfer
@@ -318,7 +316,8 @@ def forward_proposal(raft: "Raft", message: Message) -> None:
         if raft.sink is not None:
             raft.sink.info(f"{raft.id:x} not forwarding to leader {raft.lead:x} at term {raft.term}; dropping proposal")
         raise ProposalDropped
-    raft.post(replace(message, to=raft.lead))
+    # Nothing but what belongs to it: nobody has checked the other fields.
+    raft.post(Message(type=MessageType.PROP, to=raft.lead, sender=message.sender, entries=message.entries))
 
 
 def drop_proposal(raft: "Raft", _message: Message) -> NoReturn:

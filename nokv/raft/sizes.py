@@ -27,8 +27,20 @@ def _varint_bytes(value: int) -> int:
 
 
 def entries_bytes(entries: Sequence[Entry]) -> int:
-    """Bytes of entries."""
-    return sum(map(entry_bytes, entries))
+    """Bytes of entries in the order of the log."""
+    if not entries:
+        return 0
+    first, last = entries[0], entries[-1]
+    index_bytes, term_bytes = _varint_bytes(last.index), _varint_bytes(last.term)
+    if _varint_bytes(first.index) != index_bytes or _varint_bytes(first.term) != term_bytes:
+        return sum(map(entry_bytes, entries))
+    # Neither terms nor indexes go down along the log, so all between have the same widths as the ends.
+    total = (4 + index_bytes + term_bytes) * len(entries)
+    for entry in entries:
+        data_bytes = len(entry.data)
+        if data_bytes:
+            total += data_bytes + 1 + (1 if data_bytes < 128 else _varint_bytes(data_bytes))
+    return total
 
 
 def payload_bytes(entries: Iterable[Entry]) -> int:
@@ -41,6 +53,8 @@ def payload_bytes(entries: Iterable[Entry]) -> int:
 
 def limit_entries(entries: list[Entry], max_bytes: int) -> list[Entry]:
     """The longest prefix within `max_bytes`, but at least one entry if there is any."""
+    if entries_bytes(entries) <= max_bytes:
+        return entries
     total = 0
     for count, entry in enumerate(entries):
         total += entry_bytes(entry)

@@ -8,8 +8,6 @@ Not here: the campaign of the peer (election.py).
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from nokv.proto.ids import PeerId
 from nokv.proto.raft import NO_PEER, Message, MessageType
 from nokv.raft import replication
@@ -72,6 +70,6 @@ def finish_if_caught_up(raft: "Raft", peer: PeerId, progress: Progress) -> None:
 def forward(raft: "Raft", message: Message) -> None:
     """A follower passes the request on to the leader."""
     if raft.lead:
-        raft.post(replace(message, to=raft.lead, term=raft.term))
+        raft.post(Message(type=MessageType.TRANSFER_LEADER, to=raft.lead, sender=message.sender, term=raft.term))
     elif raft.sink is not None:
         raft.sink.info(f"{raft.id:x} no leader at term {raft.term}; dropping leader transfer msg")

@@ -21,6 +21,11 @@ NEVER: Final = 1 << 62
 """Expiry of a key without one, seconds since the epoch."""
 
 _VERSION: Final = b"1.0"
+_REFUSED_FOR_GOOD: Final = b"400"
+"""The client is told, and its libzmq never tries that connection again: the SDK reports it at once."""
+_REFUSED_FOR_NOW: Final = b"300"
+"""The connection is closed without a word, and libzmq tries again: a store whose key is added later gets through
+without a restart of either side."""
 _REQUEST_PARTS_MIN: Final = 6
 """version, request id, domain, address, routing id, mechanism; CURVE adds the client's binary public key."""
 
@@ -77,20 +82,20 @@ class Gate:
         """Answer one ZAP request, given as its parts from the version on."""
         if len(request) < _REQUEST_PARTS_MIN or request[0] != _VERSION:
             request_id = request[1] if len(request) > 1 else b""
-            return _refuse(request_id, "unknown", b"400", "not a ZAP 1.0 request")
+            return _refuse(request_id, "unknown", _REFUSED_FOR_GOOD, "not a ZAP 1.0 request")
         _version, request_id, domain, address, _routing_id, mechanism = request[:_REQUEST_PARTS_MIN]
         source = address.decode(errors="replace")
         if self._own is None:
             if mechanism != b"NULL":
-                return _refuse(request_id, source, b"400", "this node has no keys")
+                return _refuse(request_id, source, _REFUSED_FOR_GOOD, "this node has no keys")
             return Decision((_VERSION, request_id, b"200", b"OK", b"", b""), source)
         if mechanism != b"CURVE" or len(request) != _REQUEST_PARTS_MIN + 1:
-            return _refuse(request_id, source, b"400", "CURVE is required")
+            return _refuse(request_id, source, _REFUSED_FOR_GOOD, "CURVE is required")
         key = request[_REQUEST_PARTS_MIN]
         if not self.allows(domain, key, now_s):
-            return _refuse(
-                request_id, source, b"400", f"key not allowed on the {domain.decode(errors='replace')} plane"
-            )
+            status = _REFUSED_FOR_NOW if domain == PEER_DOMAIN else _REFUSED_FOR_GOOD
+            plane = domain.decode(errors="replace")
+            return _refuse(request_id, source, status, f"key not allowed on the {plane} plane")
         reply = (_VERSION, request_id, b"200", b"OK", z85.encode(key), b"")
         return Decision(reply, source)
 

@@ -149,7 +149,7 @@ class Rig:
 
     def peer(self, *, keys: KeyPair | None = None, server_key: bytes | None = None) -> Socket:
         """Another store's end of the peer plane."""
-        made = self._dealer(b"", {}, keys, server_key)
+        made = self._dealer(b"", {"sndtimeo": 100}, keys, server_key)
         made.connect(f"tcp://{self.config.listen.peer}")
         return made
 
@@ -168,6 +168,7 @@ class Rig:
         made = self.context.socket(zmq.DEALER)
         self._held.append(made)
         made.linger = 0
+        made.sndtimeo = int(DEADLINE_S * 1000)
         if identity:
             made.identity = identity
         for name, value in options.items():

@@ -30,7 +30,8 @@ def test_each_plane_has_its_own_list(gate: Gate) -> None:
             if (public, domain) in allowed:
                 assert decision.reply == (b"1.0", b"7", b"200", b"OK", public, b"") and not decision.refusal
             else:
-                assert decision.reply[:3] == (b"1.0", b"7", b"400") and "not allowed" in decision.refusal
+                status = b"300" if domain == PEER_DOMAIN else b"400"
+                assert decision.reply[:3] == (b"1.0", b"7", status) and "not allowed" in decision.refusal
             assert decision.source == "10.0.0.9"
 
 

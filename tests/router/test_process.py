@@ -19,7 +19,7 @@ from nokv.proto.frame import Kind, encode
 from nokv.router.curve import NODE_KEY, make_node_dir
 from tests.router.rig import DEADLINE_S, Socket, node_config, receive
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ from tests.router.rig import (
 )
 from tests.router.wire import PLACEMENT, answers, get, peer_hello, raft, routing
 
+pytestmark = pytest.mark.timeout(90)
+
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:

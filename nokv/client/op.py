@@ -41,15 +41,17 @@ class Why(Enum):
     NOT_LEADER = "it said that it does not lead"
     SILENT = "it did not answer"
     NO_REGION = "it does not have the region as we know it"
+    BUSY = "it was busy again and again; unless another store names it as the leader, somebody else may be by now"
 
 
 class Trail:
     """Who was asked for one region within one call."""
 
-    __slots__ = ("avoid", "redirects")
+    __slots__ = ("avoid", "busy", "redirects")
 
     def __init__(self) -> None:
         self.avoid: dict[StoreId, Why] = {}
+        self.busy = 0
         self.redirects = 0
 
 

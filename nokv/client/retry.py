@@ -27,6 +27,7 @@ from nokv.proto.errors import (
     KeyIsLocked,
     NotLeader,
     Remedy,
+    ServerIsBusy,
     ShuttingDown,
     decode_error,
 )
@@ -36,6 +37,9 @@ from nokv.proto.kv import WRITE_KINDS
 
 FREE_REDIRECTS: Final = 3
 """Immediate tries after a refusal that names somebody better; two nodes that name each other must not spin."""
+BUSY_PATIENCE: Final = 3
+"""Busy answers after which other stores are asked who leads. A node says busy for a worker that is dead or stuck, too,
+and the regions of that worker have other leaders soon."""
 
 net_log: Final = logging.getLogger("nokv.net")
 txn_log: Final = logging.getLogger("nokv.txn")
@@ -120,6 +124,8 @@ def _refusal(
         case Remedy.REROUTE:
             return _reroute(op, cache, route=route, store_id=store_id, trail=trail, detail=detail)
         case Remedy.BACK_OFF:
+            if isinstance(detail, ServerIsBusy):
+                _note_busy(cache, route, store_id, trail)
             return Verdict(Then.AGAIN, op.backoff(getattr(cause, "retry_after", 0.0)))
         case Remedy.RESOLVE:
             assert isinstance(detail, KeyIsLocked)
@@ -138,6 +144,14 @@ def _refusal(
             raise op.failed(cause)
 
 
+def _note_busy(cache: RegionCache, route: RegionRoute, store_id: StoreId, trail: Trail) -> None:
+    """After a few of these the leader is in doubt; a follower will name it, which leads straight back if it lives."""
+    trail.busy += 1
+    if trail.busy % BUSY_PATIENCE == 0:
+        cache.silent(route, store_id)
+        trail.avoid[store_id] = Why.BUSY
+
+
 def _reroute(
     op: Op, cache: RegionCache, *, route: RegionRoute, store_id: StoreId, trail: Trail, detail: ErrorDetail
 ) -> Verdict:
@@ -145,7 +159,7 @@ def _reroute(
         case NotLeader(leader_store=leader):
             cache.not_leader(route, store_id, detail)
             trail.avoid[store_id] = Why.NOT_LEADER
-            if leader and trail.avoid.get(leader) is Why.NOT_LEADER:
+            if leader and trail.avoid.get(leader) in (Why.NOT_LEADER, Why.BUSY):
                 del trail.avoid[leader]  # it may have been elected since it said no
         case EpochNotMatch():
             cache.epoch_not_match(detail)

@@ -199,6 +199,42 @@ def test_passing_trouble_is_waited_out(detail: ServerIsBusy) -> None:
     assert len(set(start_timestamps(world.cluster))) == 1, "every attempt names the same write"
 
 
+def test_a_node_whose_worker_is_down_is_left_for_the_new_leader() -> None:
+    """Its router answers "busy" for as long as the worker is away; the region has another leader long before."""
+    world = World()
+
+    async def story() -> None:
+        async with world.client() as db:
+            await db.put(b"k", b"v")
+            gone = world.cluster.leaders[RegionId(1)]
+            world.cluster.lead(1, gone % 3 + 1)
+            world.cluster.rule(
+                lambda asked: (
+                    ServerIsBusy("worker 0 is down", 20) if asked.store_id == gone and asked.region_id == 1 else None
+                )
+            )
+            began = world.now()
+            await db.put(b"k", b"w")
+            assert await db.get(b"k") == b"w"
+            assert world.now() - began < 0.5
+
+    world.run(story())
+
+
+def test_a_leader_that_is_merely_busy_stays_the_one_to_ask() -> None:
+    world = World()
+    world.cluster.fail_next(Kind.KV_GET, *[ServerIsBusy("proposals_max", 20)] * 7)
+
+    async def story() -> None:
+        async with world.client() as db:
+            await db.put(b"k", b"v")
+            began = world.now()
+            assert await db.get(b"k") == b"v"
+            assert world.now() - began < 2.0
+
+    world.run(story())
+
+
 def test_busy_hint_is_honoured() -> None:
     world = World()
     world.cluster.fail_next(Kind.KV_GET, ServerIsBusy("queue", 700))

@@ -43,6 +43,9 @@ class WorkerStats(Struct, array_like=True, frozen=True, gc=False):
     wal_bytes: int = 0
     free_bytes: int = 0
     state: str = "starting"
+    cpu_us_total: int = 0
+    rss_bytes: int = 0
+    apply_backlog: int = 0
 
 
 class RouterStats(Struct, array_like=True, frozen=True, gc=False):

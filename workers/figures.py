@@ -24,6 +24,8 @@ class LoopFigures(Struct):
     """Longest delay of a tick beyond its time: what a heartbeat suffered."""
     stalls: int = 0
     """Ticks later than half a heartbeat interval."""
+    cpu_us_total: int = 0
+    rss_bytes: int = 0
     peer_messages_sent: int = 0
     peer_messages_dropped: int = 0
     link_dropped: int = 0

@@ -34,6 +34,7 @@ log = logging.getLogger("nokv.loop")
 
 DISK_LOOK_MS: Final = 1000
 """Distance of two looks at the free space of the disk."""
+PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 CHECKPOINT_RETRY_MS: Final = 1000
 """Wait after a checkpoint that found the disk full."""
 
@@ -189,6 +190,7 @@ class Loop:
         core.figures.peer_messages_dropped = self._transport.dropped
         if now_ms >= self._next_look_ms:
             self._look_at_disk(now_ms)
+            self._look_at_self()
 
     def _flush(self) -> None:
         """Hand the log's buffer to the file system and ask for a sync. A full disk keeps it for the next try."""
@@ -260,6 +262,13 @@ class Loop:
         core.end_checkpoint(committed=True)
         self._collector.step(copy_bytes=self._config.storage.collect_bytes)
         self._flush()
+
+    def _look_at_self(self) -> None:
+        """What this process has used, for status and top."""
+        figures = self._core.figures
+        figures.cpu_us_total = time.process_time_ns() // 1000
+        with open("/proc/self/statm", "rb") as statm:
+            figures.rss_bytes = int(statm.read().split()[1]) * PAGE_BYTES
 
     def _look_at_disk(self, now_ms: int) -> None:
         """Full below the low mark, or while the log cannot be written; free again above the resume mark."""

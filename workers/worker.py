@@ -273,6 +273,9 @@ class WorkerCore:
             wal_bytes=self.wal.statistics().log_bytes,
             free_bytes=self.admission.free_bytes,
             state="disk_full" if self.admission.disk_full else "up",
+            cpu_us_total=figures.cpu_us_total,
+            rss_bytes=figures.rss_bytes,
+            apply_backlog=sum(peer.commit - peer.applied for peer in peers),
         )
 
     def _leads_elsewhere(self) -> bool:

@@ -10,6 +10,7 @@ COMMANDS = {
     "start": ("nokv.cli.start:start", "Run a node in the foreground."),
     "demo": ("nokv.cli.demo:demo", "Run a small cluster, kill a leader, check every acknowledged write."),
     "status": ("nokv.cli.status:status", "How the cluster is; exit 0 healthy, 3 degraded, 4 unreachable."),
+    "top": ("nokv.cli.top:top", "Workers as they work: load, queues, log, LMDB; --once --json for scripts."),
     "wait-ready": ("nokv.cli.status:wait_ready", "Wait until all nodes are up and every region has a leader."),
     "regions": ("nokv.cli.regions:regions", "Regions, their replicas and leaders; offline with --data-dir."),
     "config": ("nokv.cli.config:config", "Show, check and explain settings."),

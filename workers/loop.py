@@ -34,9 +34,9 @@ log = logging.getLogger("nokv.loop")
 
 DISK_LOOK_MS: Final = 1000
 """Distance of two looks at the free space of the disk."""
-PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 CHECKPOINT_RETRY_MS: Final = 1000
 """Wait after a checkpoint that found the disk full."""
+PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 
 
 class Core(Protocol):

@@ -5,6 +5,7 @@ come from the manifest's last heartbeat of it.
 Not here: what the figures mean (nokv.proto.stats).
 """
 
+import sys
 import time
 from collections.abc import Mapping
 
@@ -63,7 +64,7 @@ def top(
 ) -> int:
     """Workers as they work: load, queues, log, LMDB; --once --json for scripts."""
     looks = 1 if once else looks
-    redraw = not (batch or once or as_json) and click.get_text_stream("stdout").isatty()
+    redraw = not (batch or once or as_json) and sys.stdout.isatty()
     with Reach(url, topology) as reach:
         before, seen = look(reach, timeout_ms=int(timeout * 1000)), 0
         while not looks or seen < looks:
@@ -107,7 +108,8 @@ def _row(store_id: int, worker: WorkerStatus, old: WorkerStats, seconds: float) 
     new = worker.stats
 
     def rate(name: str) -> float:
-        return round(max(0, getattr(new, name) - getattr(old, name)) / seconds, 1)
+        gained: int = getattr(new, name) - getattr(old, name)
+        return round(max(0, gained) / seconds, 1)
 
     syncs = new.wal_syncs - old.wal_syncs
     return Row(

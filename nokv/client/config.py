@@ -13,7 +13,7 @@ Grammar::
 Why: a mistyped option must be an error at once, not a default that surprises later.
 Invariants: arguments given in code win over the URL's options; the value pickles and holds paths of key files only,
 never a secret.
-Not here: reading the topology file or key files (topology_file.py, curve_key.py).
+Not here: reading the topology file or key files (topology_file.py, nokv.router.curve).
 """
 
 import os

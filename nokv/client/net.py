@@ -5,13 +5,14 @@ Not here: either of them.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Final
 
 import zmq
 
 from nokv.client.config import ClientConfig
-from nokv.client.curve_key import read_key_file
+from nokv.client.errors import UsageError
 from nokv.client.region_cache import Endpoint
 from nokv.client.zmq_socket import CurveKey
 
@@ -45,7 +46,12 @@ class NetSettings:
         """
         if not self.curve:
             return None
-        if self.key_file:
-            return read_key_file(self.key_file)
-        public, secret = zmq.curve_keypair()
-        return CurveKey(public, secret)
+        if not self.key_file:
+            return CurveKey(*zmq.curve_keypair())
+        from nokv.router.curve import KeyFileError, read_key_file  # few clients have a key of their own
+
+        try:
+            pair = read_key_file(Path(self.key_file))
+        except KeyFileError as error:
+            raise UsageError(str(error)) from error
+        return CurveKey(pair.public, pair.secret)

@@ -53,8 +53,9 @@ class FakeNodes:
 
     @property
     def url(self) -> str:
-        """All nodes as seeds."""
-        return "nokv://" + ",".join(store.client_addr for store in self.cluster.stores.values())
+        """All nodes as seeds, with budgets that a busy test machine cannot use up."""
+        seeds = ",".join(store.client_addr for store in self.cluster.stores.values())
+        return f"nokv://{seeds}?connect_timeout=15s&timeout=20s"
 
     def address(self, store_id: int) -> str:
         """Where a store listens."""

@@ -153,7 +153,7 @@ def test_node_that_is_still_starting(kind: str) -> None:
 
 
 def test_cluster_of_another_id_is_refused_by_the_node(kind: str, nodes: FakeNodes) -> None:
-    db = Db(kind, nodes.url + "?cluster_id=5")
+    db = Db(kind, nodes.url + "&cluster_id=5")
     timed(db, nokv.ProtocolError, "belongs to cluster 77, not to 5")
     db.end()
 
@@ -216,9 +216,9 @@ def test_wrong_server_key(kind: str, secure: tuple[FakeNodes, str, Path]) -> Non
     ("mode", "text", "reason"),
     [
         (0o644, None, "lets others in"),
-        (0o600, "public x\n", "expected one line"),
-        (0o600, "public " + "0" * 40 + "\nsecret " + "0" * 40 + "\n", "no key pair"),
-        (0o600, "public " + '"' * 40 + "\nsecret " + '"' * 40 + "\n", "no key pair"),
+        (0o600, "public x\n", "1 characters"),
+        (0o600, "public " + "0" * 40 + "\nsecret " + "0" * 40 + "\n", "do not belong"),
+        (0o600, "public " + '"' * 40 + "\nsecret " + '"' * 40 + "\n", "Z85"),
     ],
 )
 def test_bad_key_files(kind: str, tmp_path: Path, mode: int, text: str | None, reason: str) -> None:

@@ -64,6 +64,7 @@ def run(config: NodeConfig, worker_id: WorkerId) -> None:
         wal=opened.wal,
         clock_ms=boot_ms,
         rng=Random(entropy.getrandbits(64)),
+        claim=opened.directory.claim,
     )
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     link = open_link(context, config, worker_identity(worker_id))

@@ -48,6 +48,9 @@ TS_AHEAD_MS_MAX: Final = 60_000
 """A timestamp further than this ahead of every clock we know was not issued by the oracle. A read at such a
 timestamp would push all later commits of the region into the future."""
 
+ORACLE_WAIT_MS: Final = 50
+"""When to come back after the oracle was asked about a timestamp."""
+
 BLIND_OPS: Final = frozenset({MutationOp.PUT, MutationOp.DELETE})
 
 _transfer_decoder: Final = msgspec.msgpack.Decoder(TransferLeaderRequest)
@@ -114,7 +117,7 @@ class Admission:
         if peer is None:
             self._refuse(address, frame, errors.EpochNotMatch(RegionId(frame.region_id)), turn)
             return None
-        detail = self._misrouted(request, peer.region) or self._offer(address, frame, request, peer, now_ms)
+        detail = self._misrouted(request, peer.region) or self._offer(address, frame, request, peer, turn, now_ms)
         if detail is not None:
             self._refuse(address, frame, detail, turn)
             return None
@@ -136,12 +139,12 @@ class Admission:
         return None if inside else errors.EpochNotMatch(region.id, (region,))
 
     def _offer(
-        self, address: bytes, frame: Frame, request: KvRequest, peer: Peer, now_ms: int
+        self, address: bytes, frame: Frame, request: KvRequest, peer: Peer, turn: Turn, now_ms: int
     ) -> errors.ErrorDetail | None:
         limits = self._config.limits
         if frame.kind in READ_KINDS:
             read: ReadRequest = request  # type: ignore[assignment]  # READ_KINDS decode to ReadRequest only
-            if read.ts != LATEST and (detail := self._unissued("ts", read.ts)):
+            if read.ts != LATEST and (detail := self._unissued("ts", read.ts, peer, turn, now_ms)):
                 return detail
             self.statistics.reads += 1
             deadline_ms = now_ms + min(frame.deadline_ms, limits.read_timeout_ms)
@@ -151,7 +154,7 @@ class Admission:
         if self.draining and peer.leads and len(peer.region.peers) > 1:
             return errors.ShuttingDown(self._store_id)
         start_ts = observed_ts(request)
-        if start_ts and (detail := self._unissued("start_ts", start_ts)):
+        if start_ts and (detail := self._unissued("start_ts", start_ts, peer, turn, now_ms)):
             return detail
         self.statistics.writes += 1
         deadline_ms = now_ms + min(frame.deadline_ms, limits.command_timeout_ms)
@@ -159,10 +162,21 @@ class Admission:
         assign = type(request) in ASSIGNED
         return peer.offer_write(waiter, frame.whole, start_ts, assign=assign, looks=not is_blind(request))
 
-    def _unissued(self, field: str, ts: Ts) -> errors.InvalidArgument | None:
-        if physical_ms(ts) <= self.wall_ms + TS_AHEAD_MS_MAX:
+    def _unissued(
+        self, field: str, ts: Ts, peer: Peer, turn: Turn, now_ms: int
+    ) -> errors.InvalidArgument | errors.ServerIsBusy | None:
+        """Refuse a timestamp that the oracle cannot have issued.
+
+        This node's clock may be the one that is wrong, so a timestamp far ahead of it is believed once the oracle
+        itself has been asked; the caller waits that long.
+        """
+        ahead_ms = physical_ms(ts) - TS_AHEAD_MS_MAX
+        if ahead_ms <= self.wall_ms or ahead_ms <= physical_ms(peer.proposer.max_known_ts) or not peer.leads:
             return None
-        return errors.InvalidArgument(field, f"{ts} lies more than {TS_AHEAD_MS_MAX} ms ahead of this node's clock")
+        if peer.asked_oracle_lately(now_ms):
+            return errors.InvalidArgument(field, f"{ts} lies more than {TS_AHEAD_MS_MAX} ms ahead of the oracle")
+        peer.ask_oracle(turn)
+        return errors.ServerIsBusy("a timestamp ahead of this node's clock: asking the oracle", ORACLE_WAIT_MS)
 
     def _admin(self, address: bytes, frame: Frame, turn: Turn) -> Peer | None:
         """Requests to a region that are no reads or writes of data."""

@@ -54,6 +54,7 @@ def mvcc_limits(config: NodeConfig) -> Limits:
         key_bytes_max=limits.key_bytes_max,
         value_bytes_max=limits.value_bytes_max,
         request_keys_max=min(limits.txn_keys_max, limits.batch_keys_max),
+        txn_bytes_max=limits.txn_bytes_max,
         ttl_ms_max=limits.lock_ttl_ms_max,
         scan_pairs_max=limits.scan_page_keys_max,
         scan_bytes_max=limits.scan_page_bytes,

@@ -41,6 +41,9 @@ LIFT_RETRY_TICKS: Final = 3
 """Ticks between two requests for the timestamp a new leader needs: group 0 may be electing too."""
 
 
+ORACLE_NEWS_MS: Final = 1000
+"""How long an answer of the oracle counts as its present."""
+
 FROM_PEERS: Final = frozenset(
     {
         MessageType.APP,
@@ -110,6 +113,7 @@ class Peer:
         self._unsynced: list[tuple[int, Message]] = []
         self._new_responses: list[Message] = []
         self._lift_wait_ticks = 0
+        self._oracle_answered_ms = -ORACLE_NEWS_MS
         self._compact_floor = LogIndex(0)
         self.changed = True
 
@@ -192,10 +196,15 @@ class Peer:
         self.reads.add(PendingRead(address, request_id, kind, request, deadline_ms, wait_index, self.lease.next_round))
         return None
 
-    def lift(self, ts: Ts, term: Term) -> None:
+    def lift(self, ts: Ts, term: Term, now_ms: int) -> None:
         """Group 0's answer to this leader: every timestamp issued before this term's request is below `ts`."""
         if self.leads and term == self.term:
             self.proposer.lift(ts)
+            self._oracle_answered_ms = now_ms
+
+    def asked_oracle_lately(self, now_ms: int) -> bool:
+        """Whether the oracle has answered this leader so lately that a timestamp ahead of its answer is not its own."""
+        return now_ms - self._oracle_answered_ms < ORACLE_NEWS_MS
 
     def transfer_leader(self, to_store: StoreId) -> errors.ErrorDetail | None:
         """Begin to hand the leadership to the replica on `to_store`."""
@@ -406,10 +415,15 @@ class Peer:
             self._answer_error(read.address, read.request_id, refusal, turn)
 
     def _ask_lift(self, turn: Turn) -> None:
+        """A new leader proposes nothing before the oracle has answered it."""
         self.proposer.lifted = not self.machine.needs_lift
         if self.proposer.lifted:
             return
         self._lift_wait_ticks = LIFT_RETRY_TICKS
+        self.ask_oracle(turn)
+
+    def ask_oracle(self, turn: Turn) -> None:
+        """Ask group 0 for a timestamp, through this node's manifest; the answer comes to `lift`."""
         request = PeerTsoRequest(self._store_id, self.region_id, self.term)
         turn.local.append((TO_MANIFEST, encode(Kind.PEER_TSO, 0, 0, encode_control(request))))
 

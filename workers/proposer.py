@@ -54,7 +54,8 @@ class Proposer:
         self._gathered: list[Gathered] = []
         self._gathered_bytes = 0
         self._max_read_ts = Ts(0)  # highest timestamp a snapshot read was answered at
-        self._max_known_ts = Ts(0)  # highest timestamp known to have been issued
+        self.max_known_ts = Ts(0)
+        """Highest timestamp known to have been issued."""
 
         self.proposals = 0
 
@@ -71,7 +72,7 @@ class Proposer:
             return errors.ServerIsBusy("proposals_max")
         if len(frame) > self._limits.entry_bytes_max:
             return errors.EntryTooLarge(self._region_id, self._limits.entry_bytes_max, len(frame))
-        self._max_known_ts = max(self._max_known_ts, start_ts)
+        self.max_known_ts = max(self.max_known_ts, start_ts)
         if looks:
             self._max_read_ts = max(self._max_read_ts, start_ts)
         self._gathered.append(Gathered(waiter, frame, start_ts, assign))
@@ -81,7 +82,7 @@ class Proposer:
     def note_read(self, ts: Ts) -> None:
         """A snapshot read at `ts` was admitted: what it sees must stay as it is."""
         self._max_read_ts = max(self._max_read_ts, ts)
-        self._max_known_ts = max(self._max_known_ts, ts)
+        self.max_known_ts = max(self.max_known_ts, ts)
 
     def lift(self, ts: Ts) -> None:
         """The oracle issued `ts` after this replica became leader: no earlier leader answered a read above it."""
@@ -122,7 +123,7 @@ class Proposer:
         floor = self._max_read_ts
         commands = [(max(write.start_ts, floor) + 1 if write.assign else 0, write.frame) for write in batch]
         sequence = self.pipeline.next_sequence()
-        ts_limit = Ts(self._max_known_ts + TS_STEP - 1)
+        ts_limit = Ts(self.max_known_ts + TS_STEP - 1)
         origin = command.Origin(command.COMMANDS, self._incarnation, sequence, epoch.version, epoch.conf_ver, ts_limit)
         return self._hand_over(sequence, command.encode_commands(origin, commands), [w.waiter for w in batch])
 

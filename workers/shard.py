@@ -80,7 +80,7 @@ class Shard:
                 return peer.step(decode_message(frame.body), now_ms)
             if frame.kind == Kind.PEER_TSO_GRANT:
                 grant = _grant_decoder.decode(frame.body)
-                peer.lift(grant.ts, grant.term)
+                peer.lift(grant.ts, grant.term, now_ms)
                 return True
         except msgspec.DecodeError:
             return False

@@ -52,7 +52,9 @@ class WorkerCore:
         wal: Wal,
         clock_ms: Callable[[], int],
         rng: Random,
+        claim: Callable[[ClusterId, StoreId], None],
     ) -> None:
+        """`claim` binds the data directory to its cluster and store; it refuses another's (DataDir.claim)."""
         self._config: Final = config
         self._limits: Final = limits
         self._worker_id: Final = worker_id
@@ -61,6 +63,7 @@ class WorkerCore:
         self.engine: Final = engine
         self.wal: Final = wal
         self._rng: Final = rng
+        self._claim: Final = claim
         self.store_id: Final = StoreId(config.node.store_id)
         self.shard: Final = Shard(engine, clock_ms)
         self.admission: Final = Admission(config, limits, self.store_id, self.shard.peers)
@@ -184,6 +187,7 @@ class WorkerCore:
             return
         assert assign.store_id == self.store_id and assign.worker_id == self._worker_id
         self.cluster_id = assign.cluster_id
+        self._claim(assign.cluster_id, assign.store_id)
         self.stores, self.stores_changed = Stores(assign.stores), True
         fresh = [seed.region for seed in assign.seeds if stored_region(self.engine, seed.region) is None]
         lost = [seed.region.id for seed in assign.seeds if seed.region in fresh and not seed.fresh]

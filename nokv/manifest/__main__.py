@@ -78,6 +78,7 @@ def run(config: NodeConfig) -> None:
     )
     for note in started.notes:
         log.warning("%s", note)
+    opened.directory.claim(started.identity.cluster_id, started.identity.store_id)
     log.info("%s", started.identity.describe())
     incarnation = Incarnation(entropy.getrandbits(63))
     machine = ControlMachine(started.control, group_zero(started.control.stores()), make_oracle(config), incarnation)

@@ -105,6 +105,7 @@ class Cluster:
             wal=Wal(store.disk),
             clock_ms=lambda: self.now_ms,
             rng=Random(self.rng.getrandbits(64)),
+            claim=lambda cluster_id, store_id: None,
         )
         store.inbox.clear()
         store.next_tick_ms = self.now_ms

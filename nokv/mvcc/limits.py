@@ -27,6 +27,8 @@ class Limits(Struct, frozen=True):
     """Longest value, in bytes: a Raft append stays interruptible."""
     request_keys_max: int = 4096
     """Most keys or mutations in one request: they are evaluated in one turn, about 15 µs each."""
+    txn_bytes_max: int = 16 * MIB
+    """Most bytes of keys and values in one request that writes: they are one log entry."""
     ttl_ms_max: int = TTL_MS_MAX
     """Longest lock TTL, in milliseconds: what a lock record can hold."""
     batch_get_bytes_max: int = 16 * MIB
@@ -44,6 +46,7 @@ class Limits(Struct, frozen=True):
         assert self.value_bytes_max > SHORT_VALUE_BYTES_MAX
         assert self.value_bytes_max <= APPLY_LIMITS.append_bytes_max
         assert self.request_keys_max > 0
+        assert self.txn_bytes_max > 0
         assert 0 < self.ttl_ms_max <= TTL_MS_MAX
         assert self.batch_get_bytes_max >= self.value_bytes_max
         assert self.scan_pairs_max > 0

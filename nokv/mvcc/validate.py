@@ -191,6 +191,7 @@ def _mutations(mutations: Sequence[Mutation], limits: Limits) -> Refusal | None:
     if len(mutations) > limits.request_keys_max:
         return LimitExceeded("request_keys_max", limits.request_keys_max, len(mutations))
     seen: set[bytes] = set()
+    total_bytes = 0
     for at, mutation in enumerate(mutations):
         refusal = _key(f"mutations[{at}].key", mutation.key, limits) or _value(
             f"mutations[{at}].value", mutation.value, limits
@@ -200,6 +201,9 @@ def _mutations(mutations: Sequence[Mutation], limits: Limits) -> Refusal | None:
         if mutation.key in seen:
             return InvalidArgument(f"mutations[{at}].key", "named twice")
         seen.add(mutation.key)
+        total_bytes += len(mutation.key) + len(mutation.value)
+    if total_bytes > limits.txn_bytes_max:
+        return LimitExceeded("txn_bytes_max", limits.txn_bytes_max, total_bytes)
     return None
 
 

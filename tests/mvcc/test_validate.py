@@ -257,6 +257,7 @@ def test_default_limits_allow_what_the_scenario_files_assume() -> None:
         Limits(value_bytes_max=255),
         Limits(value_bytes_max=(1 << 20) + 1),
         Limits(request_keys_max=0),
+        Limits(txn_bytes_max=0),
         Limits(ttl_ms_max=0),
         Limits(ttl_ms_max=1 << 32),
         Limits(batch_get_bytes_max=1 << 19),
@@ -274,3 +275,10 @@ def test_default_limits_allow_what_the_scenario_files_assume() -> None:
 def test_limits_that_contradict_each_other(limits: Limits | ApplyLimits) -> None:
     with pytest.raises(AssertionError):
         limits.check()
+
+
+def test_one_request_writes_at_most_a_transactions_bytes() -> None:
+    limits = Limits(txn_bytes_max=600)
+    assert validate(one_phase(5, put(b"a", b"v" * 299), put(b"b", b"v" * 299)), limits) is None
+    refused = validate(one_phase(5, put(b"a", b"v" * 299), put(b"b", b"v" * 300)), limits)
+    assert refused == LimitExceeded("txn_bytes_max", 600, 601)

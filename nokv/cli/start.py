@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from nokv.node.children import die_with_parent
 from nokv.node.settings import Settings, load
 from nokv.node.start import start as start_node
 
@@ -60,13 +61,18 @@ FLAGS = {
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--config", "config_path", metavar="FILE", help="TOML; else $NOKV_CONFIG, else ./nokv.toml.")
 @click.option("--set", "sets", multiple=True, metavar="SECTION.KEY=VALUE", help="Any setting; repeatable.")
+@click.option("--die-with", type=int, hidden=True, help="Process id of the parent not to outlive: test harnesses.")
 @click.option("--check", "check_only", is_flag=True, help="Check settings and ports, then leave.")
-def start(config_path: str | None, sets: tuple[str, ...], check_only: bool, **flags: object) -> int:
+def start(
+    config_path: str | None, sets: tuple[str, ...], die_with: int | None, check_only: bool, **flags: object
+) -> int:
     """Run a node in the foreground.
 
     Settings come from, later ones winning: defaults, topology file, configuration file, environment
     (NOKV_RAFT__ELECTION_TICKS=10), flags. Ctrl-C or SIGTERM drains and stops.
     """
+    if die_with is not None:
+        die_with_parent(die_with)
     given = flag_values(flags)
 
     def settings() -> Settings:

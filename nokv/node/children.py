@@ -108,13 +108,18 @@ def node_children(config_path: str, cpu_of: Sequence[int | None], *, python: str
     return specs
 
 
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends; leave now if `parent_pid` is gone."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it died before the line above could count
+        os._exit(1)
+
+
 def _before_exec(supervisor_pid: int) -> Callable[[], None]:
     def run() -> None:
         """Between fork and exec: only system calls."""
         for number in (signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != supervisor_pid:  # it died before the line above could count
-            os._exit(1)
+        die_with_parent(supervisor_pid)
 
     return run

@@ -60,7 +60,7 @@ class LocalCluster:
         assert nodes > 0
         assert workers > 0
         self.workers = workers
-        self._keep = keep or data_dir is not None
+        self._keep = keep
         self.run_root = Path(tempfile.mkdtemp(prefix="nokv-", dir="/tmp"))
         self.data_root = data_dir.absolute() if data_dir is not None else self.run_root
         self._lease = None if ports is not None else PortLease(2 * nodes)
@@ -144,7 +144,7 @@ class LocalCluster:
         self.asker.close()
         if self._lease is not None:
             self._lease.close()
-        if not self._keep:
+        if not self._keep or self.data_root != self.run_root:
             shutil.rmtree(self.run_root, ignore_errors=True)
 
     def keep_data(self) -> None:

@@ -1,7 +1,8 @@
 """One real node of a test cluster: its supervisor process, and ways to hurt it.
 
 Why: a test that kills a node must kill the whole family at once, as a power cut would, and must know that it is dead.
-Invariants: after `kill` and `stop` no process of the node is left; the log of all runs is in one file.
+Invariants: after `kill` and `stop` no process of the node is left, nor after the end of the process that started it
+(from its main thread), however that ends; the log of all runs is in one file.
 Not here: what a cluster of them is (cluster.py).
 """
 
@@ -9,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,9 +55,13 @@ class LocalNode:
         """Start it; it is not ready yet."""
         assert not self.is_running(), f"node {self.store_id} runs already"
         self._ended_by_us = False
+        command = list(self._command)
+        if threading.current_thread() is threading.main_thread():
+            # The kernel watches the thread that starts a process, and only the main one lives as long as we do.
+            command += ["--die-with", str(os.getpid())]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
     def is_running(self) -> bool:

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import nokv
@@ -46,8 +48,29 @@ def test_an_encrypted_cluster_replicates_and_refuses_strangers() -> None:
 
 
 def test_a_cluster_that_cannot_come_up_says_why(tmp_path: Path) -> None:
-    with pytest.raises(ClusterError, match="ended with 5"), LocalCluster(nodes=1, settings={"raft.tick_ms": 0}):
+    broken = LocalCluster(nodes=1, settings={"raft.tick_ms": 0}, data_dir=tmp_path)
+    with pytest.raises(ClusterError, match="ended with 5") as caught, broken:
         pass
+    assert any(str(tmp_path) in note for note in caught.value.__notes__)
+    assert "raft.tick_ms" in str(caught.value)
+    assert not broken.run_root.exists()
+
+
+def test_no_node_outlives_a_killed_test_process() -> None:
+    code = (
+        "import os, signal\nfrom nokv.testing.cluster import LocalCluster\n"
+        "cluster = LocalCluster(nodes=1, workers=1)\ncluster.start()\ncluster.wait_ready()\n"
+        "node = cluster.nodes[0]\nnode.pause()\n"
+        "print(*[node.pid, *(child.pid for kind in ('manifest', 'router', 'worker') for child in node.children(kind))],"
+        " flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=False)
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 4, done.stderr
+    deadline = time.monotonic() + 20
+    while any(psutil.pid_exists(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_data_in_a_given_directory_stays(tmp_path: Path) -> None:

@@ -39,13 +39,22 @@ class Failure(Exception):
     """A step did not give its expected outcome."""
 
 
-def play(files: Iterable[Path], backend: Backend, report: Callable[[str], None] = lambda line: None) -> tuple[int, int]:
-    """Play every case of the files: (passed, failed). `report` gets a line for each failed case."""
+def play(
+    files: Iterable[Path],
+    backend: Backend,
+    report: Callable[[str], None] = lambda line: None,
+    *,
+    offset_ms: int = 0,
+) -> tuple[int, int]:
+    """Play every case of the files: (passed, failed). `report` gets a line for each failed case.
+
+    `offset_ms` is added to every physical part: a cluster has a clock and a safe point of its own.
+    """
     passed = failed = 0
     for file in files:
         for case in load(file):
             try:
-                play_case(case, backend)
+                play_case(case, backend, offset_ms=offset_ms)
                 passed += 1
             except Failure as failure:
                 failed += 1

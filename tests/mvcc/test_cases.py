@@ -144,6 +144,29 @@ def test_words_become_bytes_and_timestamps() -> None:
     ]
 
 
+def test_play_passes_its_offset_on() -> None:
+    backend = Scripted({"ok": True})
+    play([CASES / "basic.json"], backend, offset_ms=100)
+    assert backend.asked == [
+        (
+            "prewrite",
+            {
+                "mutations": [
+                    ("put", b"a", b"\0\xff"),
+                    ("put", b"a\0", b"zero"),
+                    ("put", b"a\xff", b"ff"),
+                    ("put", b"b", b"\x80"),
+                ],
+                "primary": b"a",
+                "start_ts": 110 << 18,
+                "lock_ttl": 3000,
+            },
+        ),
+        ("commit", {"keys": [b"a", b"a\0", b"a\xff", b"b"], "start_ts": 110 << 18, "commit_ts": 120 << 18}),
+        ("get", {"key": b"a\0", "ts": 120 << 18}),
+    ]
+
+
 def test_play_counts_and_reports() -> None:
     lines: list[str] = []
     passed, failed = play([CASES / "basic.json"], Scripted({"ok": True}), lines.append)

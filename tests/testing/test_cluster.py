@@ -1,6 +1,7 @@
 """LocalCluster with three real nodes, and the demo on it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -56,21 +57,23 @@ def test_a_cluster_that_cannot_come_up_says_why(tmp_path: Path) -> None:
     assert not broken.run_root.exists()
 
 
-def test_no_node_outlives_a_killed_test_process() -> None:
+def test_no_node_outlives_a_killed_test_process(tmp_path: Path) -> None:
     code = (
-        "import os, signal\nfrom nokv.testing.cluster import LocalCluster\n"
-        "cluster = LocalCluster(nodes=1, workers=1)\ncluster.start()\ncluster.wait_ready()\n"
+        "import os, signal\nfrom pathlib import Path\nfrom nokv.testing.cluster import LocalCluster\n"
+        f"cluster = LocalCluster(nodes=1, workers=1, data_dir=Path({str(tmp_path)!r}))\ncluster.start()\ncluster.wait_ready()\n"
         "node = cluster.nodes[0]\nnode.pause()\n"
         "print(*[node.pid, *(child.pid for kind in ('manifest', 'router', 'worker') for child in node.children(kind))],"
-        " flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+        " cluster.run_root, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=90, check=False)
-    pids = [int(word) for word in done.stdout.split()]
+    *words, run_root = done.stdout.split() or [""]
+    pids = [int(word) for word in words]
     assert len(pids) == 4, done.stderr
     deadline = time.monotonic() + 20
     while any(psutil.pid_exists(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    shutil.rmtree(run_root)
 
 
 def test_data_in_a_given_directory_stays(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def test_a_cluster_that_cannot_come_up_says_why(tmp_path: Path) -> None:
 def test_no_node_outlives_a_killed_test_process(tmp_path: Path) -> None:
     code = (
         "import os, signal\nfrom pathlib import Path\nfrom nokv.testing.cluster import LocalCluster\n"
-        f"cluster = LocalCluster(nodes=1, workers=1, data_dir=Path({str(tmp_path)!r}))\ncluster.start()\ncluster.wait_ready()\n"
+        f"cluster = LocalCluster(nodes=1, workers=1, data_dir=Path({str(tmp_path)!r}))\n"
+        "cluster.start()\ncluster.wait_ready()\n"
         "node = cluster.nodes[0]\nnode.pause()\n"
         "print(*[node.pid, *(child.pid for kind in ('manifest', 'router', 'worker') for child in node.children(kind))],"
         " cluster.run_root, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"

@@ -174,14 +174,14 @@ def _resolve(request: ResolveLockRequest, limits: Limits) -> Refusal | None:
 
 def _atomic(request: AtomicRequest, limits: Limits) -> Refusal | None:
     if request.op is AtomicOp.COMPARE_AND_SET:
-        return _value("operand", request.operand or b"", limits) or _value("expect", request.expect or b"", limits)
+        return _value(request.operand or b"", limits) or _value(request.expect or b"", limits)
     if request.operand is None:
         return InvalidArgument("operand", f"{request.op.name} needs one")
     if request.expect is not None:
         return InvalidArgument("expect", f"{request.op.name} compares nothing")
     if request.op in INTEGER_OPS and integer_of(request.operand) is None:
         return InvalidArgument("operand", "not a canonical decimal integer of 64 bits")
-    return _value("operand", request.operand, limits)
+    return _value(request.operand, limits)
 
 
 # ---- fields ---------------------------------------------------------------------------------------------------------
@@ -193,9 +193,7 @@ def _mutations(mutations: Sequence[Mutation], limits: Limits) -> Refusal | None:
     seen: set[bytes] = set()
     total_bytes = 0
     for at, mutation in enumerate(mutations):
-        refusal = _key(f"mutations[{at}].key", mutation.key, limits) or _value(
-            f"mutations[{at}].value", mutation.value, limits
-        )
+        refusal = _key(f"mutations[{at}].key", mutation.key, limits) or _value(mutation.value, limits)
         if refusal is not None:
             return refusal
         if mutation.key in seen:
@@ -224,8 +222,7 @@ def _key(field: str, key: bytes, limits: Limits) -> Refusal | None:
     return None
 
 
-def _value(field: str, value: bytes, limits: Limits) -> Refusal | None:
-    del field
+def _value(value: bytes, limits: Limits) -> Refusal | None:
     if len(value) > limits.value_bytes_max:
         return LimitExceeded("value_bytes_max", limits.value_bytes_max, len(value))
     return None

@@ -82,8 +82,8 @@ are shared. Types are exact in both: no method returns "an awaitable or a value"
 
 What is left out, and why
 -------------------------
-- Transparent reconnection of sockets. libzmq would deliver a request long after its caller was told that it failed; here
-  a connection that ends takes its requests with it, and each call decides what that means for it.
+- Transparent reconnection of sockets. libzmq would deliver a request long after its caller was told that it failed;
+  here a connection that ends takes its requests with it, and each call decides what that means for it.
 - Pools and checkouts. Requests are multiplexed by id, so there is nothing to check out and nothing to leak.
 - Retries of conflicts. A blind write has no conflict a program could care about, and is repeated inside; what reads
   before it writes is a transaction, and those are begun again by their own function.

@@ -36,6 +36,7 @@ WORDS: Final = (
     (r"AsyncScan", "Scan"),
     (r"AsyncSnapshot", "Snapshot"),
     (r"RegionCache", "SharedRegionCache"),
+    (r"nokv.client.region_cache", "nokv.client.shared_region_cache"),
     (r"StopAsyncIteration", "StopIteration"),
     (r"__aenter__", "__enter__"),
     (r"__aexit__", "__exit__"),

@@ -24,11 +24,11 @@ import zmq
 
 from nokv.client.backoff import BACKOFF_S_MAX, Backoff
 from nokv.client.connection import Connection, Dial
+from nokv.client.endpoint import Endpoint
 from nokv.client.errors import AuthError, ClientClosedError, ClientForkedError, NokvError, WrongThreadError
 from nokv.client.fork_guard import watch_fork
 from nokv.client.link import EXPIRY_SLACK_S, UNSENT, Answer, Link, LinkState, Session
 from nokv.client.net import BUSY, NetSettings, Request
-from nokv.client.region_cache import Endpoint
 from nokv.client.zmq_connection import ZmqDialer
 
 _log: Final = logging.getLogger("nokv.net")

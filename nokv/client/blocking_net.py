@@ -18,11 +18,11 @@ from typing import Final
 import zmq
 
 from nokv.client.backoff import BACKOFF_S_MAX, Backoff
+from nokv.client.endpoint import Endpoint
 from nokv.client.errors import AuthError, ClientClosedError, ClientForkedError, NokvError
 from nokv.client.fork_guard import watch_fork
 from nokv.client.link import UNSENT, Answer, Link, LinkState, Session
 from nokv.client.net import BUSY, NetSettings, Request
-from nokv.client.region_cache import Endpoint
 from nokv.client.zmq_socket import POLLIN, POLLOUT, CurveKey, close_socket, events_of, open_socket, read_end
 
 WAIT_SLICE_MS: Final = 100

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from nokv.client.errors import UsageError
 
@@ -79,15 +79,20 @@ _TEXTS: Final = ("client_name", "read", "topology")
 _CURVE: Final = {"server_key": "server_key", "key": "key_file"}
 
 
-def config_of(url: str | None, given: Mapping[str, object], environ: Mapping[str, str] = os.environ) -> ClientConfig:
+def config_of(
+    url: str | ClientConfig | None, given: Mapping[str, object], environ: Mapping[str, str] = os.environ
+) -> ClientConfig:
     """The configuration of a client from its URL (None: $NOKV_URL, else the local node) and keyword arguments.
 
-    Arguments that are None are as good as absent. A topology file alone needs no URL.
+    Arguments that are None are as good as absent. A topology file alone needs no URL. A configuration that is given in
+    place of the URL is taken as it is, but for the arguments.
 
     Raises:
         UsageError: the URL or a value breaks the grammar above.
     """
     arguments = {name: value for name, value in given.items() if value is not None}
+    if isinstance(url, ClientConfig):
+        return structs.replace(url, **arguments)
     if url is None:
         url = environ.get("NOKV_URL") or ("" if "topology" in arguments else URL_DEFAULT)
     fields: dict[str, object] = parse_url(url) if url else {}

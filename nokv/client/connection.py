@@ -8,7 +8,7 @@ Not here: ZeroMQ (zmq_socket.py, zmq_connection.py), the meaning of messages (li
 
 from typing import Protocol
 
-from nokv.client.region_cache import Endpoint
+from nokv.client.endpoint import Endpoint
 
 
 class Listener(Protocol):

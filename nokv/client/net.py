@@ -12,8 +12,8 @@ from typing import Final
 import zmq
 
 from nokv.client.config import ClientConfig
+from nokv.client.endpoint import Endpoint
 from nokv.client.errors import UsageError
-from nokv.client.region_cache import Endpoint
 from nokv.client.zmq_socket import CurveKey
 
 Request = tuple[Endpoint, int, int, bytes, float]

@@ -4,15 +4,14 @@ Why: a call goes straight to the leader in the usual case; every refusal makes t
 attempt is not a guess.
 Invariants: beliefs are hints, a wrong one costs a round trip; group 0 is treated as one more region whose members are
 all stores; whoever failed in this call is asked again only after everybody else was.
-Not here: how routes are compared by age (nokv.region.route_table), asking for them (caller.py).
+Not here: how routes are compared by age (nokv.region.route_table), asking for them (caller.py), sharing beliefs between
+threads (shared_region_cache.py).
 """
 
 from collections.abc import Iterable
-from threading import Lock
 from typing import Final
 
-from msgspec import Struct
-
+from nokv.client.endpoint import Endpoint
 from nokv.client.op import Trail
 from nokv.proto.control import RegionRoute, RoutesReply, StoreInfo
 from nokv.proto.errors import EpochNotMatch, NotLeader
@@ -24,15 +23,8 @@ NO_STORE: Final = StoreId(0)
 EPOCH_ZERO: Final = RegionEpoch(0, 0)
 
 
-class Endpoint(Struct, frozen=True):
-    """Where a node listens: "host:port" and, with CURVE, its public key."""
-
-    address: str
-    server_key: str = ""
-
-
 class RegionCache:
-    """Beliefs of one client. Not thread-safe; see SharedRegionCache."""
+    """Beliefs of one client, for one thread."""
 
     def __init__(self, seeds: Iterable[Endpoint] = ()) -> None:
         # Constant
@@ -153,57 +145,3 @@ class RegionCache:
     def _set_control_leader(self, store_id: StoreId) -> None:
         if self._control is not None:
             self._control = RegionRoute(self._control.region, store_id)
-
-
-class SharedRegionCache(RegionCache):
-    """The same for many threads: lookups and changes of the table take a lock, everything else is swapped whole."""
-
-    def __init__(self, seeds: Iterable[Endpoint] = ()) -> None:
-        super().__init__(seeds)
-        self._lock = Lock()
-        self.lookup = self._locked_lookup
-        self.lookup_below = self._locked_lookup_below
-
-    def _locked_lookup(self, key: bytes) -> RegionRoute | None:
-        with self._lock:
-            return self._table.lookup(key)
-
-    def _locked_lookup_below(self, key: bytes) -> RegionRoute | None:
-        with self._lock:
-            return self._table.lookup_below(key)
-
-    def routes(self) -> tuple[RegionRoute, ...]:
-        with self._lock:
-            return super().routes()
-
-    def learn_stores(self, stores: Iterable[StoreInfo]) -> None:
-        with self._lock:
-            super().learn_stores(stores)
-
-    def learn_routes(self, reply: RoutesReply) -> None:
-        self.learn_stores(reply.stores)
-        self.learn_regions(reply.regions)
-
-    def learn_regions(self, routes: Iterable[RegionRoute]) -> None:
-        with self._lock:
-            super().learn_regions(routes)
-
-    def answered(self, route: RegionRoute, store_id: StoreId) -> None:
-        with self._lock:
-            super().answered(route, store_id)
-
-    def silent(self, route: RegionRoute, store_id: StoreId) -> None:
-        with self._lock:
-            super().silent(route, store_id)
-
-    def not_leader(self, route: RegionRoute, asked: StoreId, detail: NotLeader) -> None:
-        with self._lock:
-            super().not_leader(route, asked, detail)
-
-    def epoch_not_match(self, detail: EpochNotMatch) -> bool:
-        with self._lock:
-            return super().epoch_not_match(detail)
-
-    def forget(self, route: RegionRoute) -> None:
-        with self._lock:
-            super().forget(route)

@@ -12,7 +12,7 @@ import asyncio
 import zmq
 
 from nokv.client.connection import Listener
-from nokv.client.region_cache import Endpoint
+from nokv.client.endpoint import Endpoint
 from nokv.client.zmq_socket import (
     POLLIN,
     POLLOUT,

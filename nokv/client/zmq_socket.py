@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import zmq
 
-from nokv.client.region_cache import Endpoint
+from nokv.client.endpoint import Endpoint
 from nokv.proto.frame import FRAME_BYTES_MAX
 
 HEARTBEAT_MS: Final = 2_000

@@ -77,6 +77,10 @@ def test_configuration_pickles_and_makes_an_equal_client() -> None:
     with nokv.Client("nokv://h?timeout=3s", client_name="me") as db:
         config = pickle.loads(pickle.dumps(db.config))
         assert config == db.config
+    with nokv.Client(config, timeout=1.0) as hasty:
+        assert (hasty.config.timeout, hasty.config.client_name) == (1.0, "me")
+    with pytest.raises(nokv.UsageError):
+        nokv.Client(config, timeout=-1.0)
     with nokv.Client(config) as twin:
         assert twin.config == config
         assert twin.config.client_name == "me"

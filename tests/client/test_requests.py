@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from nokv.client.errors import NokvError
 from nokv.proto.errors import KeyIsLocked, ServerIsBusy
 from nokv.proto.frame import Kind
 from nokv.proto.ids import TS_STEP, StoreId, Ts
-from nokv.proto.kv import Mutation, MutationOp, OnePhaseRequest, PrewriteRequest
+from nokv.proto.kv import CommitRequest, Mutation, MutationOp, OnePhaseRequest, PrewriteRequest
 from nokv.proto.region import RegionEpoch
 from tests.client.fake_cluster import Asked, FakeCluster, Fault
 from tests.client.virtual import LATENCY_S, World
@@ -166,7 +167,7 @@ def test_oracle_that_is_gone_times_out_each_caller_at_its_own_deadline() -> None
     async def story() -> list[float]:
         async with world.client() as db:
             await db.connect()
-            return await asyncio.gather(bounded(db, 0.3), bounded(db, 1.2), bounded(db, 3.0))
+            return list(await asyncio.gather(bounded(db, 0.3), bounded(db, 1.2), bounded(db, 3.0)))
 
     assert world.run(story()) == pytest.approx([0.3, 1.2, 3.0], abs=0.02)
 
@@ -339,8 +340,6 @@ def test_orphan_locks_are_rolled_back_by_whoever_meets_them() -> None:
 def test_locks_of_a_committed_transaction_are_carried_on() -> None:
     world = World(FakeCluster(cuts=(b"m",)))
     ts = lock_by(world, b"a", b"z", primary=b"a")
-    from nokv.proto.kv import CommitRequest
-
     world.cluster.apply(CommitRequest(EPOCH, (b"a",), ts, world.cluster.fresh_ts()))
 
     async def story() -> None:
@@ -361,8 +360,6 @@ def test_living_lock_is_waited_for() -> None:
             read = asyncio.ensure_future(db.get(b"k"))
             await asyncio.sleep(0.2)
             assert not read.done()
-            from nokv.proto.kv import CommitRequest
-
             world.cluster.apply(CommitRequest(EPOCH, (b"p", b"k"), ts, world.cluster.fresh_ts()))
             assert await read == b"locked"
 
@@ -533,7 +530,7 @@ def test_close_ends_what_does_not_finish() -> None:
     async def story() -> None:
         db = world.client(timeout=60, max_inflight=2)
         await db.connect()
-        calls = [asyncio.ensure_future(db.put(b"k", b"v"))]
+        calls: list[asyncio.Future[Any]] = [asyncio.ensure_future(db.put(b"k", b"v"))]
         await asyncio.sleep(0.1)
         calls += [asyncio.ensure_future(db.get(b"k")) for _ in range(2)]  # the second finds no place
         await asyncio.sleep(0.1)

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from nokv import AsyncClient, NokvError
 from nokv.client.connection import Listener
+from nokv.client.endpoint import Endpoint
 from nokv.client.hooks import Hooks
-from nokv.client.region_cache import Endpoint
 from nokv.proto.ids import StoreId
 from tests.client.fake_cluster import FakeCluster
 

@@ -13,11 +13,12 @@ import msgspec
 
 from nokv.client._async.resolver import Resolver
 from nokv.client.async_net import AsyncNet
+from nokv.client.endpoint import Endpoint
 from nokv.client.errors import BusyError, ConnectError, NokvError, ProtocolError, TimeoutError, UnavailableError
 from nokv.client.link import NOT_YET, Answer
 from nokv.client.net import BUSY
 from nokv.client.op import ATTEMPT_S, Op
-from nokv.client.region_cache import Endpoint, RegionCache
+from nokv.client.region_cache import RegionCache
 from nokv.client.retry import Then, judge, net_log
 from nokv.proto.control import RegionRoute, RoutesReply, RoutesRequest, encode_body
 from nokv.proto.errors import KeyIsLocked, decode_error

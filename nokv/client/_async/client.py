@@ -24,6 +24,7 @@ from nokv.client.async_oracle import AsyncOracle
 from nokv.client.config import ClientConfig, config_of
 from nokv.client.connection import Dial  # async only
 from nokv.client.deadline import deadline_in_force
+from nokv.client.endpoint import Endpoint
 from nokv.client.errors import ProtocolError
 from nokv.client.hooks import Hooks
 from nokv.client.key_range import range_of
@@ -31,7 +32,7 @@ from nokv.client.limits import BytesLike, checked_batch, checked_key, checked_pa
 from nokv.client.link import Session
 from nokv.client.net import NetSettings
 from nokv.client.op import Op
-from nokv.client.region_cache import Endpoint, RegionCache
+from nokv.client.region_cache import RegionCache
 from nokv.client.results import CasResult
 from nokv.client.topology_file import learn_topology
 from nokv.proto.ids import LATEST
@@ -93,7 +94,7 @@ class AsyncClient:
             "curve": curve,
         }
         # Constant
-        self.config = url if isinstance(url, ClientConfig) else config_of(url, given)
+        self.config = config_of(url, given)
         self._timeout_s = self.config.timeout
         self._hooks = tuple(hooks)
         self._random = random if random is not None else Random()

@@ -16,11 +16,12 @@ import msgspec
 
 from nokv.client._sync.resolver import Resolver
 from nokv.client.blocking_net import BlockingNet
+from nokv.client.endpoint import Endpoint
 from nokv.client.errors import BusyError, ConnectError, NokvError, ProtocolError, TimeoutError, UnavailableError
 from nokv.client.link import NOT_YET, Answer
 from nokv.client.net import BUSY
 from nokv.client.op import ATTEMPT_S, Op
-from nokv.client.region_cache import Endpoint, SharedRegionCache
+from nokv.client.shared_region_cache import SharedRegionCache
 from nokv.client.retry import Then, judge, net_log
 from nokv.proto.control import RegionRoute, RoutesReply, RoutesRequest, encode_body
 from nokv.proto.errors import KeyIsLocked, decode_error

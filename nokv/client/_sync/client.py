@@ -26,6 +26,7 @@ from nokv.client.blocking_net import BlockingNet
 from nokv.client.blocking_oracle import BlockingOracle
 from nokv.client.config import ClientConfig, config_of
 from nokv.client.deadline import deadline_in_force
+from nokv.client.endpoint import Endpoint
 from nokv.client.errors import ProtocolError
 from nokv.client.hooks import Hooks
 from nokv.client.key_range import range_of
@@ -33,7 +34,7 @@ from nokv.client.limits import BytesLike, checked_batch, checked_key, checked_pa
 from nokv.client.link import Session
 from nokv.client.net import NetSettings
 from nokv.client.op import Op
-from nokv.client.region_cache import Endpoint, SharedRegionCache
+from nokv.client.shared_region_cache import SharedRegionCache
 from nokv.client.results import CasResult
 from nokv.client.topology_file import learn_topology
 from nokv.proto.ids import LATEST
@@ -93,7 +94,7 @@ class Client:
             "curve": curve,
         }
         # Constant
-        self.config = url if isinstance(url, ClientConfig) else config_of(url, given)
+        self.config = config_of(url, given)
         self._timeout_s = self.config.timeout
         self._hooks = tuple(hooks)
         self._random = random if random is not None else Random()

@@ -16,10 +16,10 @@ import msgspec
 
 from nokv.client._sync.caller import Caller
 from nokv.client.blocking_net import BlockingNet
+from nokv.client.endpoint import Endpoint
 from nokv.client.errors import error_of
 from nokv.client.net import Request
 from nokv.client.op import Op
-from nokv.client.region_cache import Endpoint
 from nokv.client.results import ClusterStatus, NodeView
 from nokv.proto.control import RegionRoute, StatusReply, StatusRequest, StoreInfo, encode_body
 from nokv.proto.errors import decode_error

@@ -21,7 +21,7 @@ from nokv.client.key_range import Cursor, KeyRange
 from nokv.client.link import Session
 from nokv.client.net import Request
 from nokv.client.op import Op
-from nokv.client.region_cache import SharedRegionCache
+from nokv.client.shared_region_cache import SharedRegionCache
 from nokv.proto.control import RegionRoute
 from nokv.proto.frame import Kind
 from nokv.proto.ids import LATEST, RegionId, StoreId, Ts

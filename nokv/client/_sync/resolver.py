@@ -17,7 +17,7 @@ import msgspec
 from nokv.client.blocking_net import BlockingNet
 from nokv.client.blocking_oracle import BlockingOracle
 from nokv.client.op import Op
-from nokv.client.region_cache import SharedRegionCache
+from nokv.client.shared_region_cache import SharedRegionCache
 from nokv.proto.errors import KeyIsLocked
 from nokv.proto.frame import Kind
 from nokv.proto.ids import Ts

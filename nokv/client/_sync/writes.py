@@ -19,7 +19,7 @@ from nokv.client._sync.caller import Build, Caller, Decode, T
 from nokv.client.blocking_oracle import BlockingOracle
 from nokv.client.errors import ConflictError, CrossRegionError
 from nokv.client.op import Op
-from nokv.client.region_cache import SharedRegionCache
+from nokv.client.shared_region_cache import SharedRegionCache
 from nokv.proto.frame import Kind
 from nokv.proto.ids import Ts
 from nokv.proto.kv import (

@@ -199,7 +199,7 @@ class RouterSection(Struct, frozen=True, forbid_unknown_fields=True):
     read waits in the queue below, which is bounded in bytes. A turn sends a client one message."""
     receive_hwm: int = 256
     """Messages in one connection's incoming pipe; then TCP pushes back."""
-    link_hwm: int = 8192
+    link_hwm: int = 1024
     """Both directions of a worker's pipe, at the worker's end."""
     link_send_hwm: int = 64
     """The router's end of a worker's pipe, for the same reason as client_send_hwm."""

@@ -90,7 +90,12 @@ class RaftSection(Struct, frozen=True, forbid_unknown_fields=True):
     max_committed_bytes: int = 8 * MIB
     """Committed entries one region may hand to apply in one turn; bounds the pause it causes to others."""
     proposals_inflight_max: int = 8
-    """Entries one region may have proposed and not applied; what arrives meanwhile is gathered into the next one."""
+    """Entries one region may have proposed and not applied."""
+    proposal_eager_bytes: int = 64 * KIB
+    """Gathered writes wait while a proposal is under way, unless they are this much:
+
+    fewer, fuller entries cost less.
+    """
     uncommitted_bytes: int = 64 * MIB
     """Proposed but uncommitted bytes of one leader; above it proposals are refused as busy."""
     log_retain_entries: int = 4096

@@ -112,6 +112,7 @@ class Peer:
         self._to_apply: list[Message] = []
         self._unsynced: list[tuple[int, Message]] = []
         self._new_responses: list[Message] = []
+        self._held: dict[PeerId, Message] = {}
         self._lift_wait_ticks = 0
         self._oracle_answered_ms = -ORACLE_NEWS_MS
         self._compact_floor = LogIndex(0)
@@ -244,6 +245,8 @@ class Peer:
         """One logical tick, and whoever has waited too long gets an answer."""
         self.node.tick()
         self._expire(turn, now_ms)
+        if self._held:
+            self._send_held(turn)
         if self.leads:
             self._propose_compaction()
         if self.leads and not self.proposer.lifted:
@@ -370,21 +373,47 @@ class Peer:
     # ---- Raft output -----------------------------------------------------------------------------------------------
 
     def _append(self, message: Message) -> bool:
-        """Buffer entries, hard state and snapshot mark of one MsgStorageAppend; its responses wait for the sync."""
+        """Buffer entries and hard state of one STORAGE_APPEND; its responses wait for the sync. False: no hurry.
+
+        A commit index alone need not be durable: the log without it gives an older one, which is as true. It goes with
+        the next record that has to.
+        """
+        assert message.snapshot is None, "no replica sends snapshots in this version"
+        urgent = bool(message.entries or message.responses)
         if message.entries:
             self.log.append(message.entries)
             self.last_index = message.entries[-1].index
         if message.term or message.vote or message.commit:
+            known, _conf_state = self.log.initial_state()
+            urgent |= message.term != known.term or message.vote != known.vote
             self.log.set_hard_state(HardState(message.term, message.vote, message.commit))
-        assert message.snapshot is None, "no replica sends snapshots in this version"
         self._new_responses.extend(message.responses)
-        return True
+        return urgent
 
     def _send(self, message: Message, turn: Turn) -> None:
-        """Address a Raft message to the store of the replica it is for."""
+        """Send a Raft message, except that an append without entries is held back until the next tick.
+
+        It only carries a commit index, which the next entries carry as well; followers may apply that little later.
+        """
+        if message.type is MessageType.APP:
+            if not message.entries:
+                self._held[message.to] = message
+                return
+            self._held.pop(message.to, None)
+        self._address(message, turn)
+
+    def _address(self, message: Message, turn: Turn) -> None:
+        """Send a Raft message to the store of the replica it is for."""
         peer = self.region.peer(message.to)
         if peer is not None:
             turn.to_store(peer.store_id, encode(Kind.RAFT, 0, self.region_id, encode_message(message)))
+
+    def _send_held(self, turn: Turn) -> None:
+        """Nothing else has carried these commit indexes."""
+        held, self._held = self._held, {}
+        for message in held.values():
+            if message.term == self.term:
+                self._address(message, turn)
 
     def _note_state(self, turn: Turn | None = None) -> None:
         """Mirror term, leader and role; settle what hangs on the leadership when it ends or begins."""

@@ -7,6 +7,8 @@ Invariants:
   everything any leader before it answered; and below every timestamp the oracle will issue from now on (`ts_limit`).
 - Nothing is proposed before `lift`: a new leader does not know what its predecessors have answered.
 - A write ends once: in a proposal's waiters, or refused.
+- At most one small entry is under way (as Nagle's algorithm does with packets): what arrives meanwhile makes the next
+  one, so under load entries are as full as the round trip is long, and an idle group proposes at once.
 Not here: waiting for the outcome (pipeline.py), whether this replica leads (peer.py), the checks before (admission.py).
 """
 
@@ -45,6 +47,7 @@ class Proposer:
 
     def __init__(self, config: NodeConfig, region_id: RegionId, node: RawNode, incarnation: Incarnation) -> None:
         self._limits: Final = config.limits
+        self._eager_bytes: Final = config.raft.proposal_eager_bytes
         self._region_id: Final = region_id
         self._node: Final = node
         self._incarnation: Final = incarnation
@@ -94,11 +97,16 @@ class Proposer:
     def propose(self, epoch: RegionEpoch) -> list[Waiter]:
         """Turn gathered writes into as few entries as fit, as far as the pipeline has room; returns who was refused."""
         refused: list[Waiter] = []
-        while self._gathered and self.lifted and not self.pipeline.full:
+        while self._gathered and self._may_propose():
             batch = self._next_batch()
             if not self._propose(batch, epoch):
                 refused += [write.waiter for write in batch]
         return refused
+
+    def _may_propose(self) -> bool:
+        if not self.lifted or self.pipeline.full:
+            return False
+        return not len(self.pipeline) or self._gathered_bytes >= self._eager_bytes
 
     def propose_control(self, body: bytes, waiter: Waiter | None) -> bool:
         """Propose one control command of group 0. False: not now."""

@@ -28,7 +28,7 @@ from nokv.proto.raft import (
 from nokv.raft.ready import Ready, SoftState
 from nokv.raft.roles import Role
 
-_THREADS: Final = {(1 << 64) - 1: "AppendThread", (1 << 64) - 2: "ApplyThread"}
+_THREADS: Final = {0: "None", (1 << 64) - 1: "AppendThread", (1 << 64) - 2: "ApplyThread"}
 
 ROLE_NAMES: Final = {
     Role.FOLLOWER: "StateFollower",
@@ -75,7 +75,7 @@ def describe_bytes(data: bytes) -> str:
 
 
 def describe_target(peer: PeerId) -> str:
-    """A peer's id, or the name of a local thread."""
+    """A peer's id, or the name of a local thread, or that there is none."""
     return _THREADS.get(peer) or f"{peer:x}"
 
 

@@ -1,7 +1,8 @@
 """`python -m tests.raft.conformance DIR`: run every script below DIR.
 
-Prints a unified diff for each directive that came out differently, and at last `N passed, N failed`, in directives.
-Exits with 1 if any failed. `--rewrite` puts what came out into the scripts instead.
+Prints a unified diff for each directive that came out differently, and at last `N passed, N failed`, in scripts: one
+passes if all its directives do. Exits with 1 if any failed, or if there was none. `--rewrite` puts what came out into
+the scripts instead.
 """
 
 import argparse
@@ -11,7 +12,9 @@ from pathlib import Path
 from tests.raft.conformance.confchanges import ConfChangeScript
 from tests.raft.conformance.interaction import InteractionScript
 from tests.raft.conformance.quorums import run_quorum
-from tests.raft.conformance.script import Area, Directive, difference, rewritten, run
+from tests.raft.conformance.script import Area, Directive, ScriptCrashed, ScriptError, difference, rewritten, run
+
+Results = list[tuple[Directive, str]]
 
 
 def area_of(path: Path) -> Area | None:
@@ -26,16 +29,37 @@ def area_of(path: Path) -> Area | None:
     return None
 
 
-def run_script(path: Path) -> list[tuple[Directive, str]]:
-    """Each directive of a script with what came out."""
+def run_script(path: Path) -> Results:
+    """Each directive of a script with what came out. Raises ScriptError, ScriptCrashed."""
     area = area_of(path)
-    assert area is not None, f"{path}: not below quorum/, confchange/ or interaction/"
+    if area is None:
+        raise ScriptError(f"{path}: not below quorum/, confchange/ or interaction/")
     return run(path, area)
+
+
+def differences(results: Results) -> str:
+    """The diffs of all directives that came out differently, empty if none did."""
+    return "".join(difference(directive, actual) for directive, actual in results)
 
 
 def scripts_below(folder: Path) -> list[Path]:
     """Every script below a folder, in order."""
     return sorted(path for path in folder.resolve().rglob("*.txt") if area_of(path) is not None)
+
+
+def check_script(path: Path, *, rewrite: bool) -> bool:
+    """Run a script and print what is wrong with it, or rewrite it. False if anything is wrong."""
+    try:
+        results = run_script(path)
+    except (ScriptError, ScriptCrashed) as error:
+        sys.stdout.write(f"{error}\n")
+        return False
+    if rewrite:
+        path.write_text(rewritten(results), encoding="utf-8")
+        return True
+    wrong = differences(results)
+    sys.stdout.write(wrong)
+    return not wrong
 
 
 def main() -> int:
@@ -44,18 +68,9 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rewrite", action="store_true", help="put what came out into the scripts")
     options = parser.parse_args()
-    passed = failed = 0
-    for path in scripts_below(options.folder):
-        results = run_script(path)
-        if options.rewrite:
-            path.write_text(rewritten(results), encoding="utf-8")
-        for directive, actual in results:
-            diff = "" if options.rewrite else difference(directive, actual)
-            if diff:
-                failed += 1
-                sys.stdout.write(diff)
-            else:
-                passed += 1
+    outcomes = [check_script(path, rewrite=options.rewrite) for path in scripts_below(options.folder)]
+    passed = sum(outcomes)
+    failed = len(outcomes) - passed
     sys.stdout.write(f"{passed} passed, {failed} failed\n")
     return 1 if failed or not passed else 0
 

@@ -161,6 +161,7 @@ class InteractionScript:
 
     def _compact(self, directive: Directive) -> None:
         self._cluster.node(self._peer(directive)).storage.compact(LogIndex(int(directive.words()[1])))
+        self._raft_log(directive)
 
     # ---- letting things happen ----
 

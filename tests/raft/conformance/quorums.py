@@ -43,7 +43,7 @@ def run_quorum(directive: Directive) -> str:
     given = directive.values("idx" if directive.command == "committed" else "votes") or []
     order = list(dict.fromkeys(ids + joint_ids))
     if len(order) != len(given):
-        return f"error: mismatched input (explicit or _) for voters {_ids(order)}: {_ids(given)}"
+        return _mismatch(order, given)
     known = {peer: value for peer, value in zip(order, given, strict=True) if value != "_"}
     if directive.command == "committed":
         acked = {peer: LogIndex(int(value)) for peer, value in known.items()}
@@ -54,8 +54,11 @@ def run_quorum(directive: Directive) -> str:
     raise ScriptError(f"{directive.place}: unknown command")
 
 
-def _ids(values: list[PeerId] | list[str]) -> str:
-    return f"[{' '.join(map(str, values))}]"
+def _mismatch(voters: list[PeerId], given: list[str]) -> str:
+    """In the notation of the published cases: voters as a set, votes as numbers, nothing known as 0."""
+    names = " ".join(f"{voter}:{{}}" for voter in sorted(voters))
+    values = " ".join({"_": "0", "n": "1", "y": "2"}.get(value, value) for value in given)
+    return f"error: mismatched input (explicit or _) for voters map[{names}]: [{values}]"
 
 
 def _majority_committed(voters: Majority, acked: Acked) -> str:

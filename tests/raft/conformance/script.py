@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import unified_diff
 from pathlib import Path
+from traceback import format_exc
 
 _ARGUMENT = re.compile(r"([^\s=]+)(?:=(\([^)]*\)|[^\s]*))?")
 SEPARATOR = "----"
@@ -17,6 +18,10 @@ SEPARATOR = "----"
 
 class ScriptError(ValueError):
     """A script that cannot be read."""
+
+
+class ScriptCrashed(Exception):
+    """A directive made the core or the runner fail, with all that is known about it."""
 
 
 @dataclass(slots=True)
@@ -115,8 +120,17 @@ def _parse_arguments(text: str) -> list[tuple[str, list[str]]]:
 
 
 def run(path: Path, area: Area) -> list[tuple[Directive, str]]:
-    """Each directive of a script with what came out."""
-    return [(directive, _ended(area(directive))) for directive in parse(path)]
+    """Each directive of a script with what came out. Raises ScriptError, ScriptCrashed."""
+    results = []
+    for directive in parse(path):
+        try:
+            results.append((directive, _ended(area(directive))))
+        except ScriptError:
+            raise
+        except Exception as error:
+            # Whatever it is, it is the failure of this script, and the others are still to be run.
+            raise ScriptCrashed(f"{directive.place}: {directive.command} failed\n{format_exc()}") from error
+    return results
 
 
 def _ended(text: str) -> str:

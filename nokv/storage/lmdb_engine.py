@@ -99,7 +99,7 @@ class _Gone:
 class _LmdbReads:
     """The reads of the contract over one LMDB transaction, with one reused cursor for each column family."""
 
-    __slots__ = ("_cursors", "_dbs", "_txn")
+    __slots__ = ("_cursors", "_dbs", "_empty", "_txn")
     _txn: Any
     _cursors: list[Any]
 
@@ -110,12 +110,15 @@ class _LmdbReads:
     def _use(self, txn: Any) -> None:
         """Read through `txn` from now on."""
         self._txn = txn
+        # A store without open transactions has no locks and one of short values no long ones: they cost no look-up.
+        self._empty = [txn.stat(db)["entries"] == 0 for db in self._dbs]
         self._cursors = [txn.cursor(db) for db in self._dbs]
 
     def _take(self, error: Exception) -> Any:
         """The transaction, which can no longer be used here: what tries to raises `error`."""
         txn = getattr(self, "_txn", None)
         self._txn = _Gone(error)
+        self._empty = [False for _ in ColumnFamily]
         self._cursors = [self._txn for _ in ColumnFamily]
         return txn
 
@@ -124,6 +127,8 @@ class _LmdbReads:
 
     def get(self, cf: ColumnFamily, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
+        if self._empty[cf]:
+            return None
         try:
             stored = self._txn.get(key, None, self._dbs[cf])
         except lmdb.Error as error:
@@ -132,6 +137,8 @@ class _LmdbReads:
 
     def seek(self, cf: ColumnFamily, key: bytes) -> tuple[bytes, bytes] | None:
         """The first pair whose key is >= `key`, or None."""
+        if self._empty[cf]:
+            return None
         try:
             cursor = self._cursors[cf]
             if not cursor.set_range(key):
@@ -316,6 +323,7 @@ class LmdbEngine(_LmdbReads):
     def put(self, cf: ColumnFamily, key: bytes, value: bytes) -> None:
         """Set `key` in the open transaction."""
         assert 0 < len(key) <= ENGINE_KEY_BYTES_MAX
+        self._empty[cf] = False
         try:
             self._txn.put(key, _seal(cf, key, value), True, True, False, self._dbs[cf])
         except lmdb.Error as error:

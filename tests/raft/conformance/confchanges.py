@@ -41,8 +41,8 @@ class ConfChangeScript:
     def __call__(self, directive: Directive) -> str:
         """One directive."""
         last_index, self._last_index = self._last_index, self._last_index + 1
-        changes = parse_changes(directive.input)
         try:
+            changes = parse_changes(directive.input)
             if directive.command == "simple":
                 changed = simple(self._tracker, last_index, changes)
             elif directive.command == "enter-joint":
@@ -54,7 +54,7 @@ class ConfChangeScript:
                 changed = leave_joint(self._tracker, last_index)
             else:
                 return "unknown command"
-        except ConfChangeError as error:
+        except (ConfChangeError, ScriptError) as error:
             return f"{error}\n"
         self._tracker.switch(*changed)
         progress = "".join(f"{peer}: {one.describe()}\n" for peer, one in self._tracker.progress.items())

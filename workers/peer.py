@@ -44,6 +44,9 @@ LIFT_RETRY_TICKS: Final = 3
 ORACLE_NEWS_MS: Final = 1000
 """How long an answer of the oracle counts as its present."""
 
+CAMPAIGN_EVERY_TICKS: Final = 3
+"""Distance of a first leader's attempts; each costs one round of pre-votes, which disturb nobody."""
+
 FROM_PEERS: Final = frozenset(
     {
         MessageType.APP,
@@ -81,7 +84,9 @@ class Peer:
         applied_term: Term,
         incarnation: Incarnation,
         vote_grace_until_ms: int,
+        campaign_ticks: int = 0,
     ) -> None:
+        """`campaign_ticks`: so long it campaigns again and again while no leader is known."""
         self.peer_id: Final = peer_id
         self.region_id: Final = machine.region.id
         self._config: Final = config
@@ -113,6 +118,7 @@ class Peer:
         self._unsynced: list[tuple[int, Message]] = []
         self._new_responses: list[Message] = []
         self._held: dict[PeerId, Message] = {}
+        self._campaign_ticks = campaign_ticks
         self._lift_wait_ticks = 0
         self._oracle_answered_ms = -ORACLE_NEWS_MS
         self._compact_floor = LogIndex(0)
@@ -244,6 +250,10 @@ class Peer:
     def tick(self, turn: Turn, now_ms: int) -> None:
         """One logical tick, and whoever has waited too long gets an answer."""
         self.node.tick()
+        if self._campaign_ticks:
+            self._campaign_ticks = 0 if self.leader else self._campaign_ticks - 1
+            if self._campaign_ticks % CAMPAIGN_EVERY_TICKS == 1:
+                self.node.campaign()
         self._expire(turn, now_ms)
         if self._held:
             self._send_held(turn)

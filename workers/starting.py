@@ -26,6 +26,9 @@ from nokv.storage.raft_log import RaftLog
 from nokv.workers.machine import Machine
 from nokv.workers.peer import APPLY_STATE, Peer
 
+FIRST_LEADER_TICKS: Final = 30
+"""How long a new region's first leader asks for votes: the other stores may be seconds behind in starting."""
+
 _encode_region: Final = msgspec.msgpack.Encoder().encode
 _decode_region: Final = msgspec.msgpack.Decoder(Region).decode
 
@@ -106,11 +109,13 @@ def start_peer(
     fresh: bool,
     now_ms: int,
     rng: Random,
+    first_leader: bool = False,
 ) -> Peer:
     """This store's replica of `machine.region`, which the engine has.
 
     A voter that is not fresh keeps out of elections for one election timeout: the leader may hold a lease that this
     replica granted before it restarted. A lone voter has nobody to grant anything to, and campaigns at once.
+    `first_leader`: the topology names this store to lead a region that nobody has led yet.
 
     Raises:
         CorruptionError: the log does not reach what the engine has applied.
@@ -136,5 +141,6 @@ def start_peer(
         applied=applied,
         applied_term=applied_term,
         incarnation=incarnation,
+        campaign_ticks=FIRST_LEADER_TICKS if fresh and first_leader else 0,
         vote_grace_until_ms=0 if fresh or alone else now_ms + election_timeout_ms(config.raft),
     )

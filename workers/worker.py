@@ -222,9 +222,8 @@ class WorkerCore:
             fresh=fresh,
             now_ms=now_ms,
             rng=Random(self._rng.getrandbits(64)),
+            first_leader=campaign,
         )
-        if fresh and campaign:
-            peer.node.campaign()
         self.shard.add(peer)
 
     # ---- reports and drain -----------------------------------------------------------------------------------------

@@ -25,6 +25,15 @@ def test_a_put_is_acknowledged_and_reaches_every_replica() -> None:
     assert tables[0] == tables[1] == tables[2] and tables[0]
 
 
+def test_the_topologys_first_leader_waits_for_the_others() -> None:
+    """Stores of a new cluster do not start at the same moment; the load is spread as the topology says all the same."""
+    cluster = Cluster()
+    cluster.cut(1)  # store 1, the first leader by the topology, is reached later than its first attempt
+    cluster.run(700)
+    cluster.heal()
+    assert cluster.leader() == 1
+
+
 def test_a_follower_names_the_leader() -> None:
     """S24, S44."""
     cluster = Cluster()

@@ -37,6 +37,7 @@ from nokv.testing.cluster import ClusterError, LocalCluster
 from nokv.testing.faults import (
     Victim,
     is_alive,
+    is_whole,
     kill_children,
     kill_everything,
     kill_processes,
@@ -272,6 +273,8 @@ class _Run:
             others = await asyncio.to_thread(self._not_served_by, victim)
             began = await (self._pause_child(victim, done) if kill == "pause" else self._kill_child(victim, done))
             done.others_gap_s = self._progress.longest_gap(others)
+        nodes = self._cluster.nodes
+        await self._until_thread(lambda: all(is_whole(self._cluster, node) for node in nodes), "every process to be up")
         await asyncio.to_thread(self._cluster.wait_ready, RECOVER_S)
         done.ready_s = time.monotonic() - began
         return done
@@ -289,7 +292,7 @@ class _Run:
             await self._until_served(f"without {victim.name}", done)
         finally:
             supervisor.resume()
-        await self._until(victim.is_replaced, f"{victim.name} to be started again")
+        await self._until_thread(victim.is_replaced, f"{victim.name} to be started again")
         return began
 
     async def _pause_child(self, victim: Victim, done: Round) -> float:
@@ -335,6 +338,14 @@ class _Run:
         await self._until(lambda: not self._progress.missing(self._written), f"all regions to be served {when}")
         if done is not None:
             done.served_s = max(self._progress.served().values())
+
+    async def _until_thread(self, holds: Callable[[], bool], what: str) -> None:
+        """The same for a condition that asks nodes and must not hold the writers up."""
+        deadline = time.monotonic() + RECOVER_S
+        while not await asyncio.to_thread(holds):
+            if time.monotonic() >= deadline:
+                raise ClusterError(f"waited {RECOVER_S:g} s for {what}\n{self._cluster.log_tails()}")
+            await asyncio.sleep(POLL_S)
 
     async def _until(self, holds: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + RECOVER_S

@@ -45,6 +45,8 @@ POLL_S: Final = 0.02
 FLAP_S: Final = 0.1
 STILL_S: Final = 0.06
 MOVING_S: Final = 0.14
+STATUS_AGE_S: Final = 1.5
+"""What a node says about its replicas is at most a heartbeat old, one second."""
 
 
 class Options(Struct, frozen=True):
@@ -219,11 +221,13 @@ class _Run:
             began = self._mark()
             await self._until_served("without the follower")
             outcome.moved_s = time.monotonic() - began
-            goals = await asyncio.to_thread(self._committed)
-            await asyncio.sleep(self._options.seconds)
-            behind = await asyncio.to_thread(self._behind, node, goals)
-        if behind != len(goals):
-            raise ClusterError(f"node {node.store_id} is cut off and has {len(goals) - behind} regions' writes")
+            await asyncio.sleep(STATUS_AGE_S)
+            before = await asyncio.to_thread(self._applied, node)
+            await asyncio.sleep(max(self._options.seconds, STATUS_AGE_S))
+            after = await asyncio.to_thread(self._applied, node)
+            behind = await asyncio.to_thread(lambda: self._behind(node, self._committed()))
+        if after != before or behind != len(before):
+            raise ClusterError(f"node {node.store_id} is cut off, and {behind} of {len(before)} regions are behind")
         outcome.note = f"node={node.store_id} regions_behind={behind}"
 
     async def _leader(self, outcome: Outcome) -> None:
@@ -297,6 +301,10 @@ class _Run:
             for one in self._cluster.status(node).regions:
                 goals[one.region.id] = max(goals.get(one.region.id, 0), one.commit)
         return goals
+
+    def _applied(self, node: LocalNode) -> dict[int, int]:
+        """What a node has applied, for each region."""
+        return {one.region.id: one.applied for one in self._cluster.status(node).regions}
 
     def _behind(self, node: LocalNode, goals: dict[int, int]) -> int:
         """How many regions of a node have not applied what was committed."""

@@ -78,6 +78,23 @@ def suspended(*processes: psutil.Process) -> Iterator[None]:
             _quietly(process.resume)
 
 
+def is_whole(cluster: LocalCluster, node: LocalNode) -> bool:
+    """Whether all of a node's processes live and its manifest has heard from these very ones.
+
+    The status alone shows a worker as up until it has missed a few heartbeats.
+    """
+    pids = {kind: [child.pid for child in node.children(kind)] for kind in KINDS}
+    if len(pids["worker"]) != cluster.workers:
+        return False
+    try:
+        status = cluster.status(node).node
+    except AskError:
+        return False
+    workers = [worker.pid for worker in status.workers]
+    up = all(worker.state == "up" for worker in status.workers)
+    return up and pids == {"manifest": [status.manifest_pid], "router": [status.router_pid], "worker": workers}
+
+
 def supervisor_of(node: LocalNode) -> psutil.Process:
     """The supervisor; suspended it starts nothing again."""
     return psutil.Process(node.pid)

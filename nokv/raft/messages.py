@@ -25,6 +25,12 @@ LOCAL_APPLY_THREAD: Final = PeerId((1 << 64) - 2)
 """Whom STORAGE_APPLY is for, and who answers it."""
 LOCAL_THREADS: Final = (LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD)
 
+TERM_LEAD_MAX: Final = 1 << 32
+"""How far a message's term may be ahead of this node's: more elections than a group has while a peer is away. A node
+that took a term near the end of the range could neither campaign nor be understood any more, even after a restart."""
+SNAPSHOT_INDEX_MAX: Final = NUMBER_MAX >> 1
+"""Last entry of a snapshot at most, so that there is room for a log behind it."""
+
 _T = MessageType
 LOCAL_TYPES: Final = frozenset(
     {
@@ -79,6 +85,8 @@ def check(raft: "Raft", message: Message) -> None:
         raise StepMalformed("a number is out of range")
     if sender == raft.id and (kind not in FROM_SELF_TYPES or message.reject):
         raise StepMalformed("a message that nobody sends to itself")
+    if term > raft.term + TERM_LEAD_MAX:
+        raise StepMalformed("a term of the far future")
     if (term == 0) != (kind in TERMLESS_TYPES):
         raise StepMalformed("a term is missing, or is there without need")
     details = _DETAILS.get(kind)
@@ -108,7 +116,7 @@ def _check_heartbeat(raft: "Raft", message: Message) -> None:
 def _check_snapshot(raft: "Raft", message: Message) -> None:
     _check_no_rival(raft, message)
     snapshot = message.snapshot
-    if snapshot is None or not 0 < snapshot.metadata.index <= NUMBER_MAX:
+    if snapshot is None or not 0 < snapshot.metadata.index <= SNAPSHOT_INDEX_MAX:
         raise StepMalformed("no snapshot")
     if not 0 < snapshot.metadata.term <= message.term:
         raise StepMalformed("a snapshot of the future")

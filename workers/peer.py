@@ -12,6 +12,7 @@ Not here: the log's bytes (nokv.storage), the order of a turn (shard.py), the ef
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from struct import Struct as Layout
 from typing import Final
 
@@ -23,7 +24,7 @@ from nokv.proto.frame import Kind, encode
 from nokv.proto.ids import LATEST, Incarnation, LogIndex, PeerId, StoreId, Term, Ts, WorkerId
 from nokv.proto.raft import Entry, EntryType, HardState, Message, MessageType, encode_message
 from nokv.proto.region import PeerRole, Region
-from nokv.raft import LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, RawNode, Role, StepError
+from nokv.raft import LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, RawNode, Role, StepError, StepPeerNotFound
 from nokv.storage import keys
 from nokv.storage.engine import ColumnFamily, Engine
 from nokv.storage.raft_log import RaftLog
@@ -273,7 +274,8 @@ class Peer:
                 break
             released += 1
             if message.to == self.peer_id:
-                self.node.step(message)
+                with suppress(StepPeerNotFound):  # it was removed while its own promise waited for the disk
+                    self.node.step(message)
             else:
                 self._send(message, turn)
         if released:

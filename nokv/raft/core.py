@@ -44,6 +44,7 @@ class Raft:
         "outbox",
         "promises",
         "read_states",
+        "replaced",
         "rng",
         "role",
         "sink",
@@ -66,6 +67,8 @@ class Raft:
             config.storage, config.max_committed_size_per_ready or config.max_size_per_msg, config.log
         )
         self.tracker: Final = Tracker(config.max_inflight_msgs, config.max_inflight_bytes)
+        self.replaced: Tracker | None = None
+        """While a snapshot waits to be applied, the configuration before it: that of what is applied."""
         self.lead = NO_PEER
         self.state: RoleState = Follower()
         self.role = Role.FOLLOWER

@@ -2,7 +2,8 @@
 
 Why: two changes at once could leave two majorities without a voter in common.
 Invariants: a leader takes a change only when the one before is applied by it; a node takes part in the configuration
-of its last applied change; a joint configuration that is to be left by itself is left by every leader that finds it.
+of its last applied change, or of a snapshot it has taken; a joint configuration that is to be left by itself is left
+by every leader that finds it.
 Not here: how a configuration follows from another one (confchange.py).
 """
 
@@ -44,10 +45,10 @@ def has_unapplied_change(raft: "Raft") -> bool:
     if log.applied >= log.committed:
         return False
     page_bytes = raft.config.max_committed_size_per_ready or raft.config.max_size_per_msg
+    # The owner may have applied, and compacted, more than the core has heard of yet.
+    first = max(log.applied + 1, log.first_index())
     return any(
-        entry.type is not EntryType.NORMAL
-        for page in log.pages(log.applied + 1, log.committed + 1, page_bytes)
-        for entry in page
+        entry.type is not EntryType.NORMAL for page in log.pages(first, log.committed + 1, page_bytes) for entry in page
     )
 
 
@@ -82,9 +83,25 @@ def _problem(raft: "Raft", pending_index: int, change: ConfChangeV2) -> str:
 
 def apply(raft: "Raft", change: ConfChangeV2) -> ConfState:
     """A change was committed and is applied. Raises ConfChangeError, and nothing has changed then."""
+    if raft.log.has_snapshot():
+        # It was handed out before the snapshot came, which has it already. The owner may still crash without the
+        # snapshot, so it has to hear of the configuration that belongs to this entry.
+        before = raft.replaced
+        assert before is not None
+        before.switch(*confchange.apply_change(before, raft.log.last_index(), change))
+        return before.config.conf_state()
     config, progress = confchange.apply_change(raft.tracker, raft.log.last_index(), change)
     raft.tracker.switch(config, progress)
     return _switched(raft)
+
+
+def keep_before_snapshot(raft: "Raft") -> None:
+    """A snapshot is about to be restored: changes that were handed out before it still go by what is in force now."""
+    if not raft.log.has_snapshot():
+        tracker = raft.tracker
+        raft.replaced = Tracker(
+            tracker.max_inflight_msgs, tracker.max_inflight_bytes, tracker.config, dict(tracker.progress)
+        )
 
 
 def restore(raft: "Raft", state: ConfState) -> ConfState:

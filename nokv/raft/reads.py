@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
 def on_request(raft: "Raft", message: Message) -> None:
     """A read of the leader's owner, or of a follower's."""
-    if raft.tracker.is_only_voter(raft.id):
-        _answer(raft, message, raft.log.committed)
-    elif _has_committed_in_term(raft):
+    # Even a leader that is alone has to wait: its commit index may have been lost in a crash, as nobody syncs it.
+    if _has_committed_in_term(raft):
         _start(raft, message)
     else:
         raft.leading.early_reads.append(message)
@@ -52,7 +51,7 @@ def _has_committed_in_term(raft: "Raft") -> bool:
 
 
 def _start(raft: "Raft", message: Message) -> None:
-    if raft.config.read_only is ReadOnly.LEASE_BASED:
+    if raft.config.read_only is ReadOnly.LEASE_BASED or raft.tracker.is_only_voter(raft.id):
         _answer(raft, message, raft.log.committed)
         return
     reads, context = raft.leading.reads, message.entries[0].data

@@ -104,6 +104,7 @@ def _restore(raft: "Raft", snapshot: Snapshot) -> bool:
         _log_restored(raft, "fast-forwarded commit to snapshot", snapshot)
         log.commit_to(metadata.index)
         return False
+    membership.keep_before_snapshot(raft)
     log.restore(snapshot)
     membership.restore(raft, state)
     _log_restored(raft, "restored snapshot", snapshot)

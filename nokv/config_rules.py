@@ -14,6 +14,7 @@ from nokv.config import (
     KEY_BYTES_FORMAT_MAX,
     KIB,
     LINK_NAME,
+    MIB,
     WORKERS_MAX,
     ConfigError,
     ListenSection,
@@ -33,6 +34,10 @@ ENVELOPE_BYTES: Final = 64 * KIB
 
 IPC_PATH_BYTES_MAX: Final = 107
 """sun_path has 108 bytes and libzmq keeps the terminating zero."""
+
+MAP_BYTES_MIN: Final = 128 * MIB
+"""Smallest LMDB map and smallest growth: each transaction starts with 64 MiB of free map (nokv.storage.lmdb_engine),
+and a map that is no larger than twice that would have to grow again at once. Address space, not disk."""
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("auto", "text", "json")
@@ -183,6 +188,9 @@ def _check_raft(raft: RaftSection) -> None:
 
 def _check_storage(storage: StorageSection) -> None:
     _require(storage.segment_bytes >= 64 * KIB, "storage.segment_bytes", "below 64 KiB")
+    for name in ("map_bytes_initial", "map_bytes_step"):
+        map_bytes: int = getattr(storage, name)
+        _require(map_bytes >= MAP_BYTES_MIN, f"storage.{name}", f"below {MAP_BYTES_MIN // MIB} MiB")
     for name in ("map_bytes_initial", "map_bytes_step", "preallocate_bytes"):
         value: int = getattr(storage, name)
         _require(

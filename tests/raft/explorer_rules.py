@@ -157,6 +157,8 @@ class Ledger:
         committed = raft.log.committed
         if committed < view.commit:
             raise Violation(f"the commit index of {view.peer} went back from {view.commit} to {committed}")
+        if raft.role is Role.LEADER and view.entries[committed - view.base[1] - 1].term != raft.term:
+            raise Violation(f"leader {view.peer} of term {raft.term} counted {committed}, of an earlier term")
         for index in range(max(view.commit + 1, view.base[1], BASE_INDEX), committed + 1):
             number = view.number_at(index)
             if number is None:

@@ -72,7 +72,7 @@ def parse(path: Path) -> list[Directive]:
     at = 0
     while at < len(lines):
         start = at
-        while at < len(lines) and (not lines[at].strip() or lines[at].startswith("#")):
+        while at < len(lines) and (not lines[at].strip() or lines[at].lstrip().startswith("#")):
             at += 1
         if at == len(lines):
             break

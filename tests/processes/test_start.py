@@ -218,6 +218,8 @@ def test_an_address_or_id_that_is_none_is_refused(tmp_path: Path, field: str, va
         ('[node]\nworkers = "many"\n', "node.workers"),
         ("[limits]\nkey_bytes_max = 401\n", "limits.key_bytes_max"),
         ("[storage]\nfree_bytes_min = 10\nfree_bytes_resume = 5\n", "storage.free_bytes"),
+        ("[storage]\nmap_bytes_initial = 67108864\n", "storage.map_bytes_initial"),
+        ("[storage]\nmap_bytes_step = 1048576\n", "storage.map_bytes_step"),
         ("[raft\n", "line 1"),
     ],
 )

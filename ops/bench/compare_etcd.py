@@ -1,7 +1,7 @@
 """`./run bench --compare etcd`: NoKV beside etcd on the same machine, disk and work, one after the other.
 
-Three nodes each, one shard worker for each of ours, the same keys and value size, the same number of requests in
-flight, closed loop. Rounds alternate between the two, and each figure is the median over the rounds. Needs `etcd` and
+Three nodes each, one shard worker for each of ours and one region, as etcd is one Raft group; the same keys and value
+size, the same number of requests in flight, closed loop. Rounds alternate between the two, and each figure is the median over the rounds. Needs `etcd` and
 `wrk` on the PATH (Debian: etcd-server, wrk) and installs nothing.
 
 What differs, and whom it favours: wrk is C and costs the machine little, NoKV's load comes from its own Python client,
@@ -111,7 +111,7 @@ def run_nokv(arguments: argparse.Namespace, into: dict[str, list[Side]], *, seed
     """One round of NoKV."""
     folder = Path(tempfile.mkdtemp(prefix=".bench-nokv-", dir=arguments.dir))
     try:
-        with LocalCluster(3, 1, data_dir=folder) as cluster:
+        with LocalCluster(3, 1, regions=1, data_dir=folder) as cluster:
             base = LoadSpec(
                 url=cluster.url,
                 workload=WORKLOADS[0],

@@ -53,9 +53,7 @@ def has_unapplied_change(raft: "Raft") -> bool:
 
 
 def admit(raft: "Raft", entry: Entry, position: int) -> "replication.Payload":
-    """What the leader appends for a proposed entry: a change that is not in order becomes an empty entry."""
-    if entry.type is EntryType.NORMAL:
-        return entry.type, entry.data
+    """What the leader appends for a proposed change: one that is not in order becomes an empty entry."""
     leader, change = raft.leading, decode_conf_change(entry.type, entry.data)
     problem = _problem(raft, leader.pending_conf_index, change.as_v2())
     if problem and not raft.config.disable_conf_change_validation:

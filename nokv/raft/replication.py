@@ -38,7 +38,11 @@ def on_proposal(raft: "Raft", message: Message) -> None:
                 "dropping proposal"
             )
         raise ProposalDropped
-    payloads = [membership.admit(raft, entry, position) for position, entry in enumerate(message.entries)]
+    normal = EntryType.NORMAL
+    payloads = [
+        (normal, entry.data) if entry.type is normal else membership.admit(raft, entry, position)
+        for position, entry in enumerate(message.entries)
+    ]
     if not append(raft, payloads):
         raise ProposalDropped
     broadcast(raft)

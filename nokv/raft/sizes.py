@@ -31,6 +31,8 @@ def entries_bytes(entries: Sequence[Entry]) -> int:
     if not entries:
         return 0
     first, last = entries[0], entries[-1]
+    if first is last:
+        return entry_bytes(first)
     index_bytes, term_bytes = _varint_bytes(last.index), _varint_bytes(last.term)
     if _varint_bytes(first.index) != index_bytes or _varint_bytes(first.term) != term_bytes:
         return sum(map(entry_bytes, entries))

@@ -1,8 +1,8 @@
 """`./run bench --compare etcd`: NoKV beside etcd on the same machine, disk and work, one after the other.
 
 Three nodes each, one shard worker for each of ours and one region, as etcd is one Raft group; the same keys and value
-size, the same number of requests in flight, closed loop. Rounds alternate between the two, and each figure is the median over the rounds. Needs `etcd` and
-`wrk` on the PATH (Debian: etcd-server, wrk) and installs nothing.
+size, the same number of requests in flight, closed loop. Rounds alternate between the two, and each figure is the
+median over the rounds. Needs `etcd` and `wrk` on the PATH (Debian: etcd-server, wrk) and installs nothing.
 
 What differs, and whom it favours: wrk is C and costs the machine little, NoKV's load comes from its own Python client,
 which shares the cores with the nodes (favours etcd); etcd is reached through its HTTP gateway, whose translation to

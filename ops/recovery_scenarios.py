@@ -11,7 +11,7 @@ every key read back and all replicas of every region compared page by page.
     --kill pause     one random child is suspended for up to --pause-s seconds, then goes on
 
 Prints a line for each round and, last, one JSON object. Exit code: 0 if nothing was lost, nothing was stale, no
-replica differs and every round recovered; 3 otherwise; 1 when a cluster did not come up.
+replica differs, every round recovered and no log holds a traceback; 3 otherwise; 1 when a cluster did not come up.
 """
 
 import argparse
@@ -126,6 +126,9 @@ class Report(Struct):
     ready_s_worst: float
     others_gap_s_worst: float
     void_rounds: int
+    """Rounds in which nothing was acknowledged or read: they prove nothing and fail the run."""
+    complaints: list[str]
+    """Tracebacks and broken assertions in the nodes' logs."""
     passed: bool
     each: list[Round]
 
@@ -178,6 +181,7 @@ def summarize(options: Options, rounds: list[Round], cluster: LocalCluster) -> R
     ready = [one.ready_s for one in rounds]
     void = sum(not one.acknowledged or not one.reads for one in rounds)
     lost, differing, stale = (sum(getattr(one, name) for one in rounds) for name in ("lost", "differing", "stale"))
+    complaints = cluster.complaints()
     report = Report(
         kill=options.kill,
         rounds=len(rounds),
@@ -198,7 +202,8 @@ def summarize(options: Options, rounds: list[Round], cluster: LocalCluster) -> R
         ready_s_worst=round(max(ready), 3),
         others_gap_s_worst=round(max(one.others_gap_s for one in rounds), 3),
         void_rounds=void,
-        passed=not (lost or differing or stale or void) and len(rounds) == options.rounds,
+        complaints=complaints,
+        passed=not (lost or differing or stale or void or complaints) and len(rounds) == options.rounds,
         each=rounds,
     )
     if not report.passed:

@@ -94,6 +94,8 @@ class Report(Struct):
     lost: int
     stale: int
     differing: int
+    complaints: list[str]
+    """Tracebacks and broken assertions in the nodes' logs."""
     passed: bool
 
 
@@ -172,6 +174,7 @@ class _Run:
         unequal = [view for view in views if not view.equal]
         for view in unequal[:5]:
             self._say(f"unequal  {view.describe()}")
+        complaints = self._cluster.complaints()
         stale = sum(outcome.stale for outcome in outcomes)
         served = all(outcome.acknowledged and outcome.reads for outcome in outcomes)
         return Report(
@@ -180,7 +183,8 @@ class _Run:
             len(findings),
             stale,
             len(unequal),
-            passed=served and not (findings or stale or unequal),
+            complaints,
+            passed=served and not (findings or stale or unequal or complaints),
         )
 
     async def _scenario(self, db: nokv.AsyncClient, name: str) -> Outcome:

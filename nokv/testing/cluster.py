@@ -204,6 +204,15 @@ class LocalCluster:
         """The ends of all logs."""
         return "\n".join(f"---- node {node.store_id}: {node.log_path}\n{node.log_tail()}" for node in self.nodes)
 
+    def complaints(self) -> list[str]:
+        """Lines of all logs that no fault from outside explains: tracebacks and broken assertions."""
+        words = ("Traceback", "AssertionError", "Fatal Python error")
+        found: list[str] = []
+        for node in self.nodes:
+            lines = node.log_path.read_text(errors="replace").splitlines() if node.log_path.exists() else []
+            found += [f"node {node.store_id}: {text}" for text in lines if any(word in text for word in words)]
+        return found
+
     def _lacks(self) -> str | None:
         """What is missing for the cluster to be ready; None if nothing is."""
         led = 0

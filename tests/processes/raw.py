@@ -5,8 +5,6 @@ Not here: requests that are meant to succeed as a user would make them (nokv.Cli
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from types import TracebackType
 
 import msgspec
@@ -111,14 +109,3 @@ def detail_of(frame: Frame) -> ErrorDetail:
     """What an ERROR frame says."""
     assert frame.kind == Kind.ERROR, f"expected a refusal, got {Kind(frame.kind).name}: {frame.body!r}"
     return decode_error(frame.body)
-
-
-@contextmanager
-def many(addresses: Sequence[str]) -> Iterator[list[RawClient]]:
-    """A client for each address."""
-    clients = [RawClient(address) for address in addresses]
-    try:
-        yield clients
-    finally:
-        for client in clients:
-            client.__exit__(None, None, None)

@@ -1,5 +1,5 @@
-"""Rules of the paper's sections 7 and 8, and of the thesis on transfers (3.10), reads (6.4), pre-votes (9.6) and parallel
-writes (10.2.1)."""
+"""Rules of the paper's sections 7 and 8, and of the thesis: transfers (3.10), reads (6.4), pre-votes (9.6), and writing
+to the leader's disk in parallel (10.2.1)."""
 
 import pytest
 

@@ -276,8 +276,8 @@ class Machine:
         self.observe()
 
     def _save(self, message: Message) -> None:
-        empty = message.term == message.vote == message.commit == 0
-        hard_state = None if empty else HardState(message.term, message.vote, message.commit)
+        changed = message.term or message.vote or message.commit
+        hard_state = HardState(message.term, message.vote, message.commit) if changed else None
         self._install(message.snapshot)
         self.disk.save(hard_state, message.entries, message.snapshot)
 

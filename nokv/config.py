@@ -91,8 +91,6 @@ class RaftSection(Struct, frozen=True, forbid_unknown_fields=True):
     """Committed entries one region may hand to apply in one turn; bounds the pause it causes to others."""
     proposals_inflight_max: int = 8
     """Entries one region may have proposed and not applied."""
-    proposal_eager_commands: int = 24
-    """As below in commands; the first of the two that is reached decides."""
     proposal_eager_bytes: int = 64 * KIB
     """Gathered writes wait while a proposal is under way, unless they are this much:
 

@@ -48,7 +48,6 @@ class Proposer:
     def __init__(self, config: NodeConfig, region_id: RegionId, node: RawNode, incarnation: Incarnation) -> None:
         self._limits: Final = config.limits
         self._eager_bytes: Final = config.raft.proposal_eager_bytes
-        self._eager_commands: Final = config.raft.proposal_eager_commands
         self._region_id: Final = region_id
         self._node: Final = node
         self._incarnation: Final = incarnation
@@ -107,11 +106,7 @@ class Proposer:
     def _may_propose(self) -> bool:
         if not self.lifted or self.pipeline.full:
             return False
-        return (
-            not len(self.pipeline)
-            or len(self._gathered) >= self._eager_commands
-            or self._gathered_bytes >= self._eager_bytes
-        )
+        return not len(self.pipeline) or self._gathered_bytes >= self._eager_bytes
 
     def propose_control(self, body: bytes, waiter: Waiter | None) -> bool:
         """Propose one control command of group 0. False: not now."""

@@ -110,16 +110,25 @@ class Shard:
 
     # ---- the turn --------------------------------------------------------------------------------------------------
 
-    def run(self, turn: Turn, now_ms: int) -> bool:
-        """Propose, collect, apply and read for every touched peer. True: the log's buffer has new records."""
+    def propose(self, turn: Turn, now_ms: int) -> bool:
+        """First half of a turn: propose what was gathered, collect what Raft wants. True: the log has new records.
+
+        The loop flushes them and sends before the second half: applying would only delay what others wait for.
+        """
         self.statistics.turns += 1
-        touched, self._touched = self._touched, {}
         logged = False
-        for peer in touched.values():
+        for peer in self._touched.values():
             peer.propose_gathered(turn, now_ms)
             logged |= peer.collect(turn)
-            if self._checkpointing is not None:
-                continue
+        return logged
+
+    def apply(self, turn: Turn, now_ms: int) -> bool:
+        """Second half: apply what is committed, serve reads. True: the log has new records again."""
+        touched, self._touched = self._touched, {}
+        if self._checkpointing is not None:
+            return False
+        logged = False
+        for peer in touched.values():
             while peer.apply(turn):  # each round frees room in the pipeline for what was gathered meanwhile
                 peer.propose_gathered(turn, now_ms)
                 logged |= peer.collect(turn)

@@ -134,10 +134,16 @@ class WorkerCore:
         if now_ms >= self._next_heartbeat_ms or any(peer.changed for peer in self.shard.peers.values()):
             self._heartbeat(now_ms)
 
-    def run(self, now_ms: int) -> tuple[Turn, bool]:
-        """The turn's effects, and whether the log's buffer has new records to flush."""
+    def propose(self, now_ms: int) -> tuple[Turn, bool]:
+        """First half of a turn: its effects so far, and whether the log's buffer has new records to flush."""
+        return self._half(self.shard.propose(self._turn, now_ms))
+
+    def apply(self, now_ms: int) -> tuple[Turn, bool]:
+        """Second half, likewise."""
+        return self._half(self.shard.apply(self._turn, now_ms))
+
+    def _half(self, logged: bool) -> tuple[Turn, bool]:
         turn = self._turn
-        logged = self.shard.run(turn, now_ms)
         self._turn = Turn(self._pending)
         return turn, logged
 

@@ -162,9 +162,7 @@ class AsyncNet:
         peer.link.add(
             request_id, kind, region_id, body, waiter=waiter, due=due, deadline_ms=deadline_ms if deadline_ms > 0 else 1
         )
-        if peer.link.is_full:
-            peer.flush()
-        elif not self._flush_scheduled:
+        if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
         if due < self._timer_due:

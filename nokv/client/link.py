@@ -44,8 +44,6 @@ NOT_YET: Final = b"not connected yet"
 
 MESSAGE_BYTES_MAX: Final = 1 << 20
 """Requests are gathered into messages of at most about this size; one larger request travels alone."""
-MESSAGE_FRAMES_EAGER: Final = 32
-"""Requests that leave at once instead of at the end of the loop's iteration: they fill an entry of a region's log."""
 EXPIRY_SLACK_S: Final = 0.001
 """Timers of event loops fire up to a millisecond early; what is due that soon is due."""
 
@@ -133,11 +131,6 @@ class Link:
     def usable(self) -> bool:
         """Whether requests may be given to it."""
         return self.state is LinkState.READY or self.state is LinkState.GREETING
-
-    @property
-    def is_full(self) -> bool:
-        """Whether enough waits for a message of its own: the node may begin while we make the next one."""
-        return len(self._outbox) >= MESSAGE_FRAMES_EAGER and self.state is LinkState.READY
 
     @property
     def sendable(self) -> bool:

@@ -178,10 +178,11 @@ class Cluster:
         if now_ms >= store.next_tick_ms:
             store.next_tick_ms = now_ms + TICK_MS
             core.tick(now_ms, WALL_MS + now_ms)
-        turn, logged = core.run(now_ms)
-        if logged:
-            self._flush(store)
-        self._send(store, turn)
+        for half in (core.propose, core.apply):
+            turn, logged = half(now_ms)
+            if logged:
+                self._flush(store)
+            self._send(store, turn)
         if core.engine.dirty_bytes() > 1 << 16 and not core.shard.checkpointing:
             self.checkpoint(store.store_id)
 

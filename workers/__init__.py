@@ -5,14 +5,14 @@ environment. It shares nothing with its siblings and talks to them, to clients a
 
 One turn of the loop (`loop`), always in this order:
 
-    drain       every socket, a bounded number of messages                             loop -> shard.receive
-    gather      writes per region; reads per region                                    shard -> peer.offer_*
-    propose     one log entry per region, the clients' frames as they came             peer.propose_gathered
-    ready       collect what every touched Raft group wants done                       peer.collect
+    drain       every socket, a bounded number of messages                             loop -> shard's peers
+    propose     one log entry per region, the clients' frames as they came             peer.propose_gathered, proposer
+    collect     what every touched Raft group wants done                               peer.collect
+    write       one append to the log for all groups; a helper thread syncs it         loop -> wal.flush, syncer
+    send        what rests on nothing unsynced; others can work while we apply         loop -> transport, link
     apply       committed entries into the open LMDB transaction, answer waiters       peer.apply, machine
     read        what the lease or a confirmed read index covers                        peer.serve_reads, reads
-    write       one append to the log for all groups; a helper thread syncs it         loop -> wal.flush, syncer
-    send        one message per client, per remote store and per local process         loop -> transport, link
+    write, send once more, where applying has led to something
 
 What waits for the disk (votes, append acknowledgements) is held back by the position of its log record and released
 by `shard.synced(position)`; what does not (a leader's appends, thesis 10.2.1) leaves in the turn that made it.

@@ -20,7 +20,7 @@ from nokv.proto.region import FIRST_EPOCH, Region
 from nokv.testing.cluster import LocalCluster
 from nokv.testing.faults import is_whole, kill_processes, supervisor_of, suspended
 from nokv.testing.local_node import LocalNode
-from tests.processes.raw import RawClient, detail_of
+from tests.processes.raw import NoAnswer, RawClient, detail_of
 from tests.processes.waiting import insist, wait_until
 
 REQUESTS = 120
@@ -91,7 +91,10 @@ def test_a_dead_worker_takes_only_its_own_regions_with_it(cluster: LocalCluster,
 
 
 def test_requests_for_a_dead_worker_are_refused_at_once(cluster: LocalCluster, node: LocalNode) -> None:
-    """M17: its pipe is gone, so the router says busy; nobody waits for a reply that cannot come."""
+    """M17: its pipe is gone, so the router says busy; nobody waits for a reply that cannot come.
+
+    A request that reached the pipe before the router noticed the death is lost with it; the sender's timeout finds out.
+    """
     placed = placement(cluster)
     region = next(one for one in cluster.topology.regions if placed[one.id] == 0)
     body = encode_body(GetRequest(FIRST_EPOCH, region.start + b"\x01k", LATEST))
@@ -100,7 +103,10 @@ def test_requests_for_a_dead_worker_are_refused_at_once(cluster: LocalCluster, n
 
         def refused() -> bool:
             began = time.monotonic()
-            detail = detail_of(raw.ask(Kind.KV_GET, region.id, body))
+            try:
+                detail = detail_of(raw.ask(Kind.KV_GET, region.id, body, timeout_s=1.0))
+            except NoAnswer:
+                return False
             return isinstance(detail, errors.ServerIsBusy) and time.monotonic() - began < 0.5
 
         wait_until(refused, "the refusal of requests for a dead worker", timeout_s=10.0)

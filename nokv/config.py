@@ -92,22 +92,13 @@ class RaftSection(Struct, frozen=True, forbid_unknown_fields=True):
     proposals_inflight_max: int = 8
     """Entries one region may have proposed and not applied."""
     proposal_eager_bytes: int = 64 * KIB
-    """Gathered writes wait while a proposal is under way, unless they are this much:
-
-    fewer, fuller entries cost less.
-    """
+    """Gathered writes wait while a proposal is under way, unless they are this much: fuller entries cost less."""
     uncommitted_bytes: int = 64 * MIB
     """Proposed but uncommitted bytes of one leader; above it proposals are refused as busy."""
     log_retain_entries: int = 4096
     """Applied entries kept for followers that lag a little, so that they need no snapshot."""
-    log_retain_bytes: int = 64 * MIB
-    """As above in bytes; the smaller of the two decides."""
-    hibernate_ticks: int = 30
-    """Quiet ticks after which an idle group stops ticking; 0 = never."""
     peer_message_bytes_max: int = 8 * MIB
     """One coalesced message to another store; what is over goes into a further message of the same turn."""
-    peer_queue_bytes_max: int = 32 * MIB
-    """Outgoing bytes waiting for one store that does not read; then they are dropped and counted, Raft repeats."""
 
 
 class StorageSection(Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,8 +159,6 @@ class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
     """Waiting requests (reads and writes) of one worker."""
     inbox_messages_max: int = 256
     """Messages taken from a socket in one turn; bounds the time between two syncs."""
-    inbox_frames_max: int = 4096
-    """Frames taken in one turn, as messages carry many."""
     apply_backlog_entries_max: int = 8192
     """Committed but unapplied entries of one region; above it new proposals wait."""
     command_timeout_ms: int = 3000
@@ -180,8 +169,6 @@ class LimitsSection(Struct, frozen=True, forbid_unknown_fields=True):
     """Longest life a transaction lock may ask for in one heartbeat."""
     routes_page_max: int = 1024
     """Regions of one ROUTES answer."""
-    gc_page_keys_max: int = 1024
-    """Keys one GC or delete-range command looks at; it is one log entry and must stay short."""
 
 
 class RouterSection(Struct, frozen=True, forbid_unknown_fields=True):

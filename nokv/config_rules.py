@@ -95,7 +95,7 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or host.startswith("127.")
 
 
-_ZERO_ALLOWED: Final = frozenset({"node.workers", "raft.hibernate_ticks", "raft.lease_drift_ms", "router.linger_ms"})
+_ZERO_ALLOWED: Final = frozenset({"node.workers", "raft.lease_drift_ms", "router.linger_ms"})
 
 
 def _check_positive(config: NodeConfig) -> None:
@@ -180,9 +180,9 @@ def _check_raft(raft: RaftSection) -> None:
         f"with its envelope above a frame's {FRAME_BYTES_MAX} bytes",
     )
     _require(
-        raft.max_message_bytes + HEADER_BYTES <= raft.peer_message_bytes_max <= raft.peer_queue_bytes_max,
+        raft.max_message_bytes + HEADER_BYTES <= raft.peer_message_bytes_max,
         "raft.peer_message_bytes_max",
-        "must lie between max_message_bytes and peer_queue_bytes_max",
+        "below max_message_bytes and a header: no append would fit",
     )
 
 
@@ -239,11 +239,6 @@ def _check_limits(config: NodeConfig) -> None:
         limits.entry_bytes_max <= config.raft.uncommitted_bytes,
         "raft.uncommitted_bytes",
         "below limits.entry_bytes_max: the largest write could never be proposed",
-    )
-    _require(
-        limits.entry_bytes_max + ENVELOPE_BYTES <= config.raft.peer_queue_bytes_max,
-        "raft.peer_queue_bytes_max",
-        "below limits.entry_bytes_max: the largest write could never be replicated",
     )
     _require(
         limits.proposals_max <= limits.requests_waiting_max,

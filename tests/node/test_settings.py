@@ -153,7 +153,6 @@ RELATIONS = [
     ("raft.max_message_bytes=64MiB", "raft.max_message_bytes"),
     ("raft.peer_message_bytes_max=1MiB", "raft.peer_message_bytes_max"),
     ("raft.uncommitted_bytes=1MiB", "raft.uncommitted_bytes"),
-    ("raft.peer_queue_bytes_max=9MiB", "raft.peer_queue_bytes_max"),
     ("storage.segment_bytes=10", "storage.segment_bytes"),
     ("storage.map_bytes_step=100001", "storage.map_bytes_step"),
     ("storage.free_bytes_resume=1MiB", "storage.free_bytes_resume"),

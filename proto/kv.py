@@ -386,9 +386,6 @@ REQUEST_DECODERS: Final[dict[int, msgspec.msgpack.Decoder[KvRequest]]] = {
 REPLY_DECODERS: Final[dict[int, msgspec.msgpack.Decoder[KvReply]]] = {
     kind: msgspec.msgpack.Decoder(body) for kind, body in REPLY_OF.items()
 }
-READ_DECODERS: Final[dict[int, msgspec.msgpack.Decoder[ReadRequest]]] = {
-    kind: msgspec.msgpack.Decoder(REQUEST_OF[kind]) for kind in sorted(READ_KINDS)
-}
 WRITE_DECODERS: Final[dict[int, msgspec.msgpack.Decoder[WriteRequest]]] = {
     kind: msgspec.msgpack.Decoder(REQUEST_OF[kind]) for kind in sorted(WRITE_KINDS)
 }

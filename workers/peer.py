@@ -137,11 +137,6 @@ class Peer:
         return self.machine.region
 
     @property
-    def waiting(self) -> int:
-        """Requests that have not been answered."""
-        return len(self.proposer) + len(self.reads)
-
-    @property
     def serves_reads(self) -> bool:
         """Leading, and the first entry of this term is applied: so is everything acknowledged in earlier terms."""
         return self.leads and self.applied_term == self.term

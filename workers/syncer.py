@@ -1,11 +1,10 @@
-"""Two helper threads: one makes the log durable, one commits checkpoints, so that the loop never waits for a disk.
+"""Log syncer: a thread that makes the log durable, so that the loop never waits for a disk.
 
-Why: a sync that stalls the loop delays heartbeats and causes elections. fdatasync and an LMDB commit release the
-interpreter lock, so the loop turns on meanwhile.
-Invariants: at most one sync and one checkpoint are under way; a sync covers everything flushed before it began;
-completion is told through an eventfd that the loop polls; an error is kept and raised in the loop, where it ends the
-process.
-Not here: what is written (nokv.storage).
+Why: a sync that stalls the loop delays heartbeats and causes elections. fdatasync releases the interpreter lock, so the
+loop turns on meanwhile.
+Invariants: at most one sync is under way, and it covers everything flushed before it began; completion is told through
+an eventfd that the loop polls; an error is kept and raised in the loop, where it ends the process.
+Not here: what is written (nokv.storage), checkpoints, which have a thread of their own (nokv.storage.lmdb_engine).
 """
 
 import os
